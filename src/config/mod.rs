@@ -1,0 +1,92 @@
+//! The checked configuration: a value that cannot be wrong, passed down from `main`.
+
+pub mod password;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::password::Password;
+
+/// Where to accept Redis clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A unix socket (`unix:/path`).
+    Unix(PathBuf),
+}
+
+/// Which store keeps the truth.
+#[derive(Clone, Debug)]
+pub enum StoreConfig {
+    /// The embedded store.
+    Sqlite(SqliteConfig),
+    /// Postgres, by its URL, which may hold a password: never print it.
+    Postgres(PostgresConfig),
+}
+
+/// The embedded store.
+#[derive(Clone, Debug)]
+pub struct SqliteConfig {
+    /// The database file; its directory is created if it is missing.
+    pub path: PathBuf,
+}
+
+/// The Postgres store.
+#[derive(Clone)]
+pub struct PostgresConfig {
+    /// `postgres://…` as libpq takes it; checked at start-up.
+    pub url: String,
+    /// Connections in the pool.
+    pub connections: u32,
+    /// How long to wait for a connection (a new one, or a free one).
+    pub connect_timeout: Duration,
+    /// How long a statement may take.
+    pub statement_timeout: Duration,
+}
+
+/// The secrets stay out of `Debug`.
+impl std::fmt::Debug for PostgresConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PostgresConfig").field("connections", &self.connections).finish_non_exhaustive()
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Everything that can be configured, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to accept Redis clients; at least one.
+    pub listen: Vec<Listen>,
+    /// Where to serve metrics and health, if anywhere.
+    pub metrics_listen: Option<SocketAddr>,
+    /// The store.
+    pub store: StoreConfig,
+    /// Put before every key.
+    pub key_prefix: Vec<u8>,
+    /// What `AUTH` takes; none means protected mode.
+    pub password: Option<Password>,
+    /// Bound on the cache's memory, in bytes.
+    pub cache_max_bytes: u64,
+    /// Connections served at once.
+    pub max_clients: u32,
+    /// The largest value, in bytes.
+    pub max_value_bytes: usize,
+    /// The pause between two passes of the sweeper.
+    pub sweeper_interval: Duration,
+    /// How long connections may finish what they began at shutdown.
+    pub shutdown_timeout: Duration,
+    /// Log format.
+    pub log_format: LogFormat,
+    /// Log level or `tracing` filter directives.
+    pub log_level: String,
+}

@@ -1,0 +1,81 @@
+//! How a store operation can fail, by what the caller may conclude. Holds no key and no value.
+
+use std::error::Error;
+use std::fmt;
+
+/// A failed store operation.
+#[derive(Debug)]
+pub struct StoreError {
+    kind: StoreErrorKind,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+/// What a failure means for the operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreErrorKind {
+    /// The store cannot be reached or did not answer in time; nothing was applied.
+    Unavailable,
+    /// The connection was lost while committing: the write may or may not have been applied.
+    UnknownOutcome,
+    /// The store has no room left; nothing was applied.
+    Full,
+    /// The store cannot take writes now (a standby, a read-only file); nothing was applied.
+    ReadOnly,
+    /// The store refused this row for its content; nothing of its group was applied.
+    Rejected,
+    /// Anything else; nothing was applied.
+    Internal,
+}
+
+impl StoreError {
+    /// A failure of this kind, with its cause.
+    pub fn new(kind: StoreErrorKind, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { kind, source: Some(source.into()) }
+    }
+
+    /// A failure of this kind, without a cause of its own (a timeout, a store that was closed).
+    #[must_use]
+    pub fn bare(kind: StoreErrorKind) -> Self {
+        Self { kind, source: None }
+    }
+
+    /// What the failure means.
+    #[must_use]
+    pub fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+}
+
+impl StoreErrorKind {
+    /// A closed, lower-case word for metric labels and logs.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::UnknownOutcome => "unknown_outcome",
+            Self::Full => "full",
+            Self::ReadOnly => "read_only",
+            Self::Rejected => "rejected",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            StoreErrorKind::Unavailable => "the store is not available",
+            StoreErrorKind::UnknownOutcome => "the connection was lost while committing",
+            StoreErrorKind::Full => "the store is full",
+            StoreErrorKind::ReadOnly => "the store is read-only",
+            StoreErrorKind::Rejected => "the store refused a row",
+            StoreErrorKind::Internal => "the store failed",
+        })
+    }
+}
+
+impl Error for StoreError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_ref().map(|source| &**source as &(dyn Error + 'static))
+    }
+}
