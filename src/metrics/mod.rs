@@ -1,0 +1,3 @@
+//! Counting: cheap instruments that lower layers fill, and the page that shows them. It decides nothing.
+
+pub mod histogram;
