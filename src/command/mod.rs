@@ -6,5 +6,6 @@ pub mod keys;
 pub mod request;
 pub mod server;
 pub mod session;
+pub mod spec;
 pub mod strings;
 pub mod table;

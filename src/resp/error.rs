@@ -10,9 +10,9 @@ pub enum ErrorReply {
     /// A command that does not exist; the name and the start of the arguments, as Redis quotes them.
     UnknownCommand {
         /// The name as sent, cut to 128 bytes.
-        name: String,
+        name: Vec<u8>,
         /// `'arg' 'arg' ` up to 128 bytes, as Redis 7 prints it.
-        args: String,
+        args: Vec<u8>,
     },
     /// A subcommand that does not exist.
     UnknownSubcommand {
@@ -160,6 +160,7 @@ impl fmt::Display for ErrorReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
             Self::UnknownCommand { name, args } => {
+                let (name, args) = (String::from_utf8_lossy(name), String::from_utf8_lossy(args));
                 return write!(f, "ERR unknown command '{name}', with args beginning with: {args}");
             }
             Self::UnknownSubcommand { name, container } => {
