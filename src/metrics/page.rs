@@ -18,7 +18,7 @@ pub struct Page {
 /// One scrape: set every value, then [`Scrape::finish`].
 pub struct Scrape<'a> {
     recorder: &'a PrometheusRecorder,
-    histograms: String,
+    text: String,
     described: &'static str,
 }
 
@@ -46,7 +46,7 @@ impl Page {
     /// Begins a scrape.
     #[must_use]
     pub fn scrape(&self) -> Scrape<'_> {
-        Scrape { recorder: &self.recorder, histograms: String::new(), described: "" }
+        Scrape { recorder: &self.recorder, text: String::new(), described: "" }
     }
 }
 
@@ -68,23 +68,29 @@ impl Scrape<'_> {
         debug_assert_eq!(metric.kind, Type::Histogram);
         if self.described != metric.name {
             self.described = metric.name;
-            // Writing to a String cannot fail.
-            let _ = writeln!(
-                self.histograms,
-                "# HELP {name} {help}\n# TYPE {name} histogram",
-                name = metric.name,
-                help = metric.help
-            );
+            self.describe(metric, "histogram");
         }
         let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
-        histogram.write(&mut self.histograms, metric.name, &labels.join(","));
+        histogram.write(&mut self.text, metric.name, &labels.join(","));
+    }
+
+    /// Sets a counter of a continuous quantity, such as seconds; the exporter's counters are whole numbers.
+    pub fn float_counter(&mut self, metric: &Metric, value: f64) {
+        debug_assert_eq!(metric.kind, Type::Counter);
+        self.describe(metric, "counter");
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.text, "{} {value}", metric.name);
+    }
+
+    fn describe(&mut self, Metric { name, help, .. }: &Metric, kind: &str) {
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
     /// The page.
     #[must_use]
     pub fn finish(self) -> String {
         let mut page = self.recorder.handle().render();
-        page.push_str(&self.histograms);
+        page.push_str(&self.text);
         page
     }
 }

@@ -27,7 +27,9 @@ impl Process {
         let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
         let boot = boot_seconds();
         Self {
-            cpu_seconds: field(&stat, 14).zip(field(&stat, 15)).map(|(user, system)| (user + system) / TICKS_PER_SECOND),
+            cpu_seconds: field(&stat, 14)
+                .zip(field(&stat, 15))
+                .map(|(user, system)| (user + system) / TICKS_PER_SECOND),
             resident_bytes: status_kib("VmRSS:").map(|kib| kib * 1024),
             open_fds: fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count() as u64),
             max_fds: max_fds(),

@@ -1,6 +1,7 @@
 //! Accepting clients: how many, from where, and with which socket options.
 
 use std::net::IpAddr;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -9,10 +10,12 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::command::request::{ClientState, ReplyMode};
 use crate::command::server::ServerInfo;
 use crate::keyspace::Keyspace;
 use crate::limits::RequestLimits;
 use crate::resp::error::ErrorReply;
+use crate::resp::reply::Protocol;
 use crate::server::bind::Listener;
 use crate::server::connection::Connection;
 use crate::server::tally::Commands;
@@ -100,32 +103,38 @@ fn start<S>(stream: S, ends: Ends, shared: &Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let refusal = if !ends.local && shared.info.is_protected() {
+    let refusal = if !ends.local && !shared.info.needs_auth() {
         Some(ErrorReply::ProtectedMode)
-    } else if shared.info.connected() >= shared.info.max_clients() {
+    } else if shared.info.clients.count() >= shared.info.settings.max_clients as usize {
         Some(ErrorReply::MaxClients)
     } else {
         None
     };
     if let Some(refusal) = refusal {
-        shared.info.count_refused();
+        shared.info.counters.rejected.fetch_add(1, Relaxed);
         shared.tasks.spawn(refuse(stream, refusal));
         return;
     }
-    let shared = Arc::clone(shared);
+    shared.info.counters.connections.fetch_add(1, Relaxed);
     let now = shared.keyspace.get().map_or(0, |keyspace| keyspace.now());
-    let (client, registration) = shared.info.admit(ends.addr, ends.laddr, now);
-    let tasks = shared.tasks.clone();
-    tasks.spawn(async move {
-        let stop = shared.stop.clone();
-        let ended = async {
-            tokio::select! {
-                () = registration.killed() => {}
-                () = stop.cancelled() => {}
-            }
-        };
-        Connection::new(stream, client, shared).run(ended).await;
-    });
+    let closing = shared.stop.child_token();
+    let registration = shared.info.register(ends.addr.clone(), ends.laddr.clone(), now, closing.clone());
+    let client = ClientState {
+        id: registration.id(),
+        addr: ends.addr,
+        laddr: ends.laddr,
+        protocol: Protocol::default(),
+        db: 0,
+        authenticated: !shared.info.needs_auth(),
+        name: String::new(),
+        lib_name: String::new(),
+        lib_ver: String::new(),
+        replies: ReplyMode::default(),
+        no_evict: false,
+        connected_at: now,
+    };
+    let connection = Connection::new(stream, client, registration, Arc::clone(shared));
+    shared.tasks.spawn(async move { connection.run(closing.cancelled()).await });
 }
 
 /// Says why, and closes.

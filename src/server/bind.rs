@@ -82,12 +82,12 @@ impl Listener {
         }
     }
 
-    /// The TCP port, if it has one.
+    /// What is really listened on: with the port that the kernel chose for port 0.
     #[must_use]
-    pub fn port(&self) -> Option<u16> {
+    pub fn listening(&self) -> Option<Listen> {
         match self {
-            Self::Tcp(listener) => listener.local_addr().ok().map(|addr| addr.port()),
-            Self::Unix(..) => None,
+            Self::Tcp(listener) => listener.local_addr().ok().map(Listen::Tcp),
+            Self::Unix(_, file) => Some(Listen::Unix(file.path.clone())),
         }
     }
 }

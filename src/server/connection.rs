@@ -4,6 +4,7 @@
 //! the same keys; replies keep their order. So a pipeline of writes rides in one commit.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
@@ -12,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use crate::command::args::Args;
 use crate::command::dispatch::{self, Found};
 use crate::command::request::{ClientState, Flow, ReplyMode, Request};
+use crate::command::server::Registration;
 use crate::command::table::CommandId;
 use crate::entry::UnixMs;
 use crate::keyspace::Keyspace;
@@ -38,6 +40,7 @@ pub struct Connection<S> {
     stream: S,
     shared: Arc<Shared>,
     client: ClientState,
+    registration: Registration,
     parser: Parser,
     input: BytesMut,
     output: Output,
@@ -59,10 +62,11 @@ enum Next {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// A connection that has not read anything yet.
-    pub fn new(stream: S, client: ClientState, shared: Arc<Shared>) -> Self {
+    pub fn new(stream: S, client: ClientState, registration: Registration, shared: Arc<Shared>) -> Self {
         Self {
             stream,
             client,
+            registration,
             parser: Parser::new(shared.request_limits),
             shared,
             input: BytesMut::with_capacity(READ_CHUNK),
@@ -93,7 +97,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let next = self.run_batch().await;
             let answered = self.answer_all().await;
             let commands = self.output.tally.book(&self.shared.commands, begun.elapsed());
-            self.shared.info.count_commands(commands);
+            self.shared.info.counters.commands.fetch_add(commands, Relaxed);
             if answered.is_err() || next == Next::Close {
                 let _ = self.stream.shutdown().await;
                 return;

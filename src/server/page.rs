@@ -15,12 +15,12 @@ pub fn render(page: &Page, shared: &Shared) -> String {
     let mut scrape = page.scrape();
     scrape.gauge(
         &names::BUILD_INFO,
-        &[("version", env!("CARGO_PKG_VERSION")), ("store", shared.info.store_kind())],
+        &[("version", env!("CARGO_PKG_VERSION")), ("store", shared.info.settings.store)],
         1.0,
     );
-    scrape.gauge(&names::CONNECTIONS, &[], shared.info.connected() as f64);
-    scrape.counter(&names::CONNECTIONS_ACCEPTED, &[], shared.info.accepted());
-    scrape.counter(&names::CONNECTIONS_REFUSED, &[], shared.info.refused());
+    scrape.gauge(&names::CONNECTIONS, &[], shared.info.clients.count() as f64);
+    scrape.counter(&names::CONNECTIONS_ACCEPTED, &[], shared.info.counters.connections.load(Relaxed));
+    scrape.counter(&names::CONNECTIONS_REFUSED, &[], shared.info.counters.rejected.load(Relaxed));
     commands(&mut scrape, shared);
     process(&mut scrape);
     match shared.keyspace.get() {
@@ -45,8 +45,7 @@ fn commands(scrape: &mut Scrape<'_>, shared: &Shared) {
 fn process(scrape: &mut Scrape<'_>) {
     let process = Process::read();
     if let Some(seconds) = process.cpu_seconds {
-        // Counters of the exporter are whole numbers.
-        scrape.counter(&names::PROCESS_CPU, &[], seconds as u64);
+        scrape.float_counter(&names::PROCESS_CPU, seconds);
     }
     let gauges: [(&Metric, Option<f64>); 4] = [
         (&names::PROCESS_MEMORY, process.resident_bytes.map(|bytes| bytes as f64)),
