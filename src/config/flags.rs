@@ -15,8 +15,8 @@ pub(super) struct Flags {
     /// The configuration file
     #[arg(long, value_name = "FILE", overrides_with = "config")]
     pub(super) config: Option<OsString>,
-    /// Where to accept Redis clients: IP:port or unix:/path; may be given several times [default: 127.0.0.1:6379]
-    #[arg(long, value_name = "ADDR")]
+    /// Where to accept Redis clients
+    #[arg(long, value_name = "ADDR", help = LISTEN_HELP)]
     pub(super) listen: Vec<OsString>,
     /// Where to serve /metrics, /livez and /readyz: IP:port, or off [default: 127.0.0.1:9380]
     #[arg(long, value_name = "ADDR", overrides_with = "metrics_listen")]
@@ -28,6 +28,10 @@ pub(super) struct Flags {
     #[arg(long, overrides_with = "check_config")]
     pub(super) check_config: bool,
 }
+
+/// Kept out of the doc comment, which would take `unix:/path` for a link.
+const LISTEN_HELP: &str =
+    "Where to accept Redis clients: IP:port or unix:/path; may be given several times [default: 127.0.0.1:6379]";
 
 /// What the command line amounts to.
 pub(super) enum Parsed {

@@ -160,12 +160,12 @@ impl Picker {
         Self { items: by_key, faults, warnings: Vec::new() }
     }
 
-    /// The value that wins, and its source, if any was given; all given values are checked.
-    fn given<T>(&mut self, key: &str, read: impl Fn(&Given) -> Result<T, String>) -> Option<(T, Source)> {
+    /// The value that wins, and where it stands, if any was given; all given values are checked.
+    fn given<T>(&mut self, key: &str, read: impl Fn(&Given) -> Result<T, String>) -> Option<(T, Item)> {
         let mut first = None;
         for (rank, item) in self.items.remove(key).unwrap_or_default().into_iter().enumerate() {
             match read(&item.given) {
-                Ok(value) if rank == 0 => first = Some((value, item.source)),
+                Ok(value) if rank == 0 => first = Some((value, item)),
                 Ok(_) => {}
                 Err(message) => self.faults.push(item.fault(message)),
             }
@@ -209,7 +209,7 @@ impl Picker {
     }
 
     /// The password of the environment, or of the file, whichever was named by the higher source.
-    fn password(&mut self, file: Option<&(PathBuf, Source)>, variable: Option<&OsStr>) -> Option<Password> {
+    fn password(&mut self, file: Option<&(PathBuf, Item)>, variable: Option<&OsStr>) -> Option<Password> {
         let in_environment = |message| Fault::new(Source::Environment, PASSWORD_VARIABLE, message);
         let from_variable = variable.and_then(|text| {
             let password = Password::new(text.as_bytes());
@@ -218,24 +218,23 @@ impl Picker {
             }
             password
         });
-        let Some((path, source)) = file else { return from_variable };
-        if from_variable.is_some() && *source == Source::Environment {
+        let Some((path, item)) = file else { return from_variable };
+        if from_variable.is_some() && item.source == Source::Environment {
             self.faults.push(in_environment("is set beside CLOAKROOM_PASSWORD_FILE: only one can be"));
         }
         // The file is read even where the variable wins: a fault of it is a fault.
-        let from_file = self.password_file(path, source);
+        let from_file = self.password_file(path, item);
         from_variable.or(from_file)
     }
 
-    fn password_file(&mut self, path: &Path, source: &Source) -> Option<Password> {
+    fn password_file(&mut self, path: &Path, item: &Item) -> Option<Password> {
         if password::is_public(path) {
             self.warnings.push(format!("the password file {} can be read by everybody", path.display()));
         }
         match password::read(path) {
             Ok(password) => Some(password),
             Err(message) => {
-                let message = format!("{} {message}", path.display());
-                self.faults.push(Fault::new(source.clone(), "password_file", message));
+                self.faults.push(item.fault(format!("{} {message}", path.display())));
                 None
             }
         }

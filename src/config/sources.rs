@@ -117,7 +117,7 @@ pub(super) fn file(path: &Path, faults: &mut Vec<Fault>) -> Vec<Item> {
             return Vec::new();
         }
     };
-    let line_of = |offset: usize| 1 + text.as_bytes()[..offset.min(text.len())].iter().filter(|b| **b == b'\n').count();
+    let line_of = |offset: usize| 1 + text.get(..offset).unwrap_or(&text).matches('\n').count();
     let (table, errors) = DeTable::parse_recoverable(&text);
     let broken: Vec<usize> = errors.iter().map(|error| error.span().map_or(0, |span| line_of(span.start))).collect();
     for (error, line) in errors.iter().zip(&broken) {
