@@ -38,7 +38,7 @@ struct Launch {
 
 impl Daemon {
     /// Starts the daemon on free ports and waits until it listens. `settings` are configuration keys and values, given
-    /// by environment variables; `listen` replaces the loopback listener.
+    /// by environment variables; `listen` replaces the loopback listener (several: separated by commas).
     pub fn start(store: StoreKind<'_>, settings: &[(&str, &str)]) -> Self {
         Self::start_in_shell(store, settings, None)
     }
@@ -160,7 +160,10 @@ impl Launch {
             Some((_, listen)) => listen.clone(),
             None => format!("127.0.0.1:{port}"),
         };
-        command.args(["--listen", &listen, "--metrics-listen", "127.0.0.1:0", "--store", &self.store]);
+        for addr in listen.split(',') {
+            command.args(["--listen", addr]);
+        }
+        command.args(["--metrics-listen", "127.0.0.1:0", "--store", &self.store]);
         for (key, value) in self.settings.iter().filter(|(key, _)| key != "listen") {
             command.env(variable(key), value);
         }
