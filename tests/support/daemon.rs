@@ -32,19 +32,20 @@ pub struct Daemon {
 struct Launch {
     store: String,
     settings: Vec<(String, String)>,
-    /// Commands to run before the daemon in the same process, as `sh` takes them.
-    prelude: Option<String>,
+    /// A command that ends by becoming the daemon's: its program and arguments are appended.
+    wrapper: Vec<String>,
 }
 
 impl Daemon {
     /// Starts the daemon on free ports and waits until it listens. `settings` are configuration keys and values, given
     /// by environment variables; `listen` replaces the loopback listener (several: separated by commas).
     pub fn start(store: StoreKind<'_>, settings: &[(&str, &str)]) -> Self {
-        Self::start_in_shell(store, settings, None)
+        Self::start_wrapped(store, settings, &[])
     }
 
-    /// As [`Daemon::start`], run by a shell that executes `prelude` first, in the daemon's directory.
-    pub fn start_in_shell(store: StoreKind<'_>, settings: &[(&str, &str)], prelude: Option<&str>) -> Self {
+    /// As [`Daemon::start`], run by another command, which gets the daemon's program and arguments appended and must
+    /// become it (`exec`). It begins in the daemon's directory.
+    pub fn start_wrapped(store: StoreKind<'_>, settings: &[(&str, &str)], wrapper: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         let launch = Launch {
             store: match store {
@@ -52,7 +53,7 @@ impl Daemon {
                 StoreKind::Postgres(cluster) => cluster.url(),
             },
             settings: settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
-            prelude: prelude.map(str::to_owned),
+            wrapper: wrapper.iter().map(|word| (*word).to_owned()).collect(),
         };
         let process = Process::start("cloakroom", &mut launch.command(dir.path(), 0));
         let (port, metrics_port) = ports(&process);
@@ -147,12 +148,12 @@ impl Daemon {
 
 impl Launch {
     fn command(&self, dir: &Path, port: u16) -> Command {
-        let mut command = match &self.prelude {
+        let mut command = match self.wrapper.split_first() {
             None => Command::new(binary()),
-            Some(prelude) => {
-                let mut shell = Command::new("sh");
-                shell.arg("-ec").arg(format!("{prelude}\nexec \"$0\" \"$@\"")).arg(binary());
-                shell
+            Some((program, args)) => {
+                let mut command = Command::new(program);
+                command.args(args).arg(binary());
+                command
             }
         };
         clean(&mut command, dir);

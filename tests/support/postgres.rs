@@ -18,7 +18,7 @@ pub struct Cluster {
 impl Cluster {
     pub fn start() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
-        let cluster = Self { port: free_port(), dir };
+        let mut cluster = Self { port: free_port(), dir };
         run(Command::new("chown").arg("postgres").arg(cluster.dir.path()));
         run(as_postgres(&bin("initdb")).args(["-A", "trust", "-U", "postgres", "-N", "-D"]).arg(cluster.data()));
         cluster.start_again();
@@ -27,7 +27,7 @@ impl Cluster {
     pub fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
     }
-    pub fn start_again(&self) {
+    pub fn start_again(&mut self) {
         let options = format!("-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories=''", self.port);
         run(as_postgres(&bin("pg_ctl"))
             .args(["-w", "-D"])
@@ -36,10 +36,10 @@ impl Cluster {
             .arg(self.dir.path().join("log"))
             .args(["-o", &options, "start"]));
     }
-    pub fn stop(&self) {
+    pub fn stop(&mut self) {
         run(as_postgres(&bin("pg_ctl")).args(["-w", "-m", "fast", "-D"]).arg(self.data()).arg("stop"));
     }
-    pub fn kill9(&self) {
+    pub fn kill9(&mut self) {
         let pid = std::fs::read_to_string(self.data().join("postmaster.pid")).expect("it runs");
         let pid: u32 = pid.lines().next().expect("a pid").parse().expect("a pid");
         signal_pid(pid, "KILL");
