@@ -82,7 +82,7 @@ def check(port):
     store = redis.Redis(port=PORT)
 
     def sessions():
-        return [key for key in store.scan_iter("*") if ENGINE.rsplit(".", 1)[0].encode() in key]
+        return [key for key in store.scan_iter("*") if b"django.contrib.sessions" in key]
 
     browser = Browser(port)
     assert not is_logged_in(browser)
