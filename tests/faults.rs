@@ -56,7 +56,7 @@ fn the_store_goes_away_and_comes_back() {
             "FLUSHDB",
         ] {
             let reply = client.ask(line);
-            assert!(reply.starts_with("-"), "{round}: {line} answers {reply}");
+            assert!(reply.starts_with('-'), "{round}: {line} answers {reply}");
             assert!(!reply.contains("postgres") && !reply.contains("127.0.0.1"), "{line} tells too much: {reply}");
         }
         assert_eq!(client.ask("PING"), "+PONG\\r\\n");
@@ -164,7 +164,7 @@ fn sigterm_finishes_a_write_in_flight() {
 
     let lock = TableLock::take(&cluster);
     client.send(b"SET during 1\r\n");
-    lock.wait_for_a_waiter(&cluster);
+    wait_for_a_waiter(&cluster);
     daemon.signal("TERM");
     let addr = SocketAddr::from(([127, 0, 0, 1], daemon.port()));
     wait_for("the port is closed", || TcpStream::connect(addr).is_err().then_some(()));
@@ -265,15 +265,6 @@ impl TableLock {
         Self { psql, input }
     }
 
-    fn wait_for_a_waiter(&self, cluster: &Cluster) {
-        wait_for("the write waits for the lock", || {
-            let count = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
-            let output =
-                Command::new(tool("psql")).args(["-X", "-At", "-c", count, "-d", &cluster.url()]).output().ok()?;
-            (String::from_utf8_lossy(&output.stdout).trim() != "0").then_some(())
-        });
-    }
-
     fn release(mut self) {
         writeln!(self.input, "COMMIT;\n\\q").expect("psql reads");
         assert!(self.psql.wait().expect("psql ends").success());
@@ -286,4 +277,13 @@ impl Drop for TableLock {
         let _ = self.psql.kill();
         let _ = self.psql.wait();
     }
+}
+
+/// Waits until some session of the database waits for a lock.
+fn wait_for_a_waiter(cluster: &Cluster) {
+    wait_for("the write waits for the lock", || {
+        let count = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        let output = Command::new(tool("psql")).args(["-X", "-At", "-c", count, "-d", &cluster.url()]).output().ok()?;
+        (String::from_utf8_lossy(&output.stdout).trim() != "0").then_some(())
+    });
 }

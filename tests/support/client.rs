@@ -154,7 +154,7 @@ impl Client {
 
     fn fill(&mut self, patience: Duration) -> Result<(), Ended> {
         self.stream.set_read_timeout(Some(patience)).expect("a positive timeout is valid");
-        let mut chunk = [0; 64 * 1024];
+        let mut chunk = [0; 16 * 1024];
         match self.stream.read(&mut chunk) {
             Ok(0) => Err(Ended::Closed),
             Ok(len) => {

@@ -1,11 +1,13 @@
 //! Random numbers that can be replayed: a seed, printed by the tests, decides everything.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
+
 use super::process::show;
 
 /// The environment variable that replays a seed.
 pub const SEED_VARIABLE: &str = "CLOAKROOM_TEST_SEED";
 
-/// SplitMix64: small, seedable, and good enough to choose test inputs.
+/// `SplitMix64`: small, seedable, and good enough to choose test inputs.
 #[derive(Clone)]
 pub struct Rng(u64);
 
@@ -18,10 +20,8 @@ impl Rng {
     /// A fresh seed, or the one to replay; printed, so that a failure can be repeated.
     pub fn seed(test: &str) -> u64 {
         let replayed = std::env::var(SEED_VARIABLE).ok().map(|text| text.parse().expect("the seed is a number"));
-        let seed = replayed.unwrap_or_else(|| {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("the clock runs");
-            u64::from(now.subsec_nanos()) ^ (now.as_secs() << 20) ^ u64::from(std::process::id())
-        });
+        // The standard library's hash keys are the only source of chance without a dependency.
+        let seed = replayed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
         show(&format!("{test}: {SEED_VARIABLE}={seed}"));
         seed
     }
