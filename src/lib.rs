@@ -17,6 +17,7 @@ pub mod tasks;
 
 use std::fmt;
 use std::future::Future;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -24,11 +25,13 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::command::server::ServerInfo;
+use crate::config::password::Password;
 use crate::config::{Config, Listen, StoreConfig};
 use crate::keyspace::{Keyspace, KeyspaceConfig, Work};
 use crate::limits::RequestLimits;
@@ -88,8 +91,17 @@ pub fn bind(config: &Config) -> Result<Bound, BindError> {
 /// Serves until `shutdown` resolves, and then until what was begun is done, within the configured deadline.
 ///
 /// From the start clients are accepted, and told to wait (`LOADING`) until the store has been reached.
-pub async fn run(config: Config, bound: Bound, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
-    let daemon = Daemon::start(&config, bound);
+///
+/// `passwords` may bring another password at any time; `panics` is counted up by the process's panic hook.
+pub async fn run(
+    config: Config,
+    bound: Bound,
+    shutdown: impl Future<Output = ()>,
+    passwords: watch::Receiver<Option<Password>>,
+    panics: Arc<AtomicU64>,
+) -> Result<(), RunError> {
+    let daemon = Daemon::start(&config, bound, panics);
+    daemon.background.spawn(follow_password(passwords, Arc::clone(&daemon.shared), daemon.stop_admin.clone()));
     let mut shutdown = std::pin::pin!(shutdown);
     let opened = tokio::select! {
         opened = daemon.open_store(&config) => Some(opened?),
@@ -130,7 +142,7 @@ struct Daemon {
 
 impl Daemon {
     /// Starts the listeners.
-    fn start(config: &Config, bound: Bound) -> Self {
+    fn start(config: &Config, bound: Bound, panics: Arc<AtomicU64>) -> Self {
         let listening: Vec<Listen> = bound.clients.iter().filter_map(Listener::listening).collect();
         for listener in &bound.clients {
             tracing::info!(addr = %listener.address(), "listening");
@@ -140,7 +152,11 @@ impl Daemon {
             keyspace: OnceLock::new(),
             info: ServerInfo::new(config, listening, command::table::names()),
             commands: Commands::new(),
-            request_limits: RequestLimits { max_bulk: limits::REQUEST.max_bulk.max(config.max_value_bytes), ..limits::REQUEST },
+            panics,
+            request_limits: RequestLimits {
+                max_bulk: limits::REQUEST.max_bulk.max(config.max_value_bytes),
+                ..limits::REQUEST
+            },
             stop: CancellationToken::new(),
             tasks: clients.clone(),
         });
@@ -224,6 +240,19 @@ impl Daemon {
         self.shared.stop.cancel();
         if timeout_at(Instant::now() + patience, self.clients.finished()).await.is_err() {
             tracing::warn!(clients = self.shared.info.clients.count(), "clients did not finish in time");
+        }
+    }
+}
+
+async fn follow_password(
+    mut passwords: watch::Receiver<Option<Password>>,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            Ok(()) = passwords.changed() => shared.info.set_password(passwords.borrow_and_update().clone()),
+            () = stop.cancelled() => return,
         }
     }
 }

@@ -167,19 +167,17 @@ impl Committer {
     }
 }
 
-async fn commit(store: &dyn Store, health: &Health, stats: &Stats, mut batch: Batch, epoch: Epoch) -> Ended {
+async fn commit(store: &dyn Store, health: &Health, stats: &Stats, batch: Batch, epoch: Epoch) -> Ended {
     let begun = Instant::now();
-    let groups = batch.groups.clone();
-    let count = groups.len();
+    let count = batch.groups.len();
     stats.absorbed.fetch_add((batch.submissions - count) as u64, Ordering::Relaxed);
     let results = if health.is_up() {
-        store.commit(groups).await
+        store.commit(&batch.groups).await
     } else {
         (0..count).map(|_| Err(StoreError::bare(StoreErrorKind::Unavailable))).collect()
     };
     debug_assert_eq!(results.len(), count, "a store answers for each group");
     stats.commits.observe(batch.rows as u64, begun.elapsed(), None);
-    batch.rows = 0;
     Ended { batch, results, epoch }
 }
 

@@ -1,11 +1,10 @@
 //! Whether the store answers. While it does not, operations fail at once instead of each waiting for its own timeout.
 
-use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Notify;
 
-use crate::store::error::{StoreError, StoreErrorKind};
+use crate::store::error::{Chain, StoreError, StoreErrorKind};
 
 /// Up until an operation finds the store away; up again when the watcher's probe is answered.
 #[derive(Debug)]
@@ -59,20 +58,5 @@ impl Health {
         if !self.up.swap(true, Ordering::Relaxed) {
             tracing::info!("store is back");
         }
-    }
-}
-
-/// Prints an error with its causes.
-struct Chain<'a>(&'a dyn Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(cause) = source {
-            write!(f, ": {cause}")?;
-            source = cause.source();
-        }
-        Ok(())
     }
 }

@@ -61,6 +61,7 @@ metrics! {
         "Tries of read-modify-write commands that met another daemon's write.";
     SWEEPER_REMOVED: Counter "cloakroom_sweeper_removed_total" "Expired entries removed from the store.";
     SWEEPER_PASSES: Counter "cloakroom_sweeper_passes_total" "Passes of the sweeper over the whole store.";
+    PANICS: Counter "cloakroom_panics_total" "Panics of the daemon, each of which is a bug.";
     PROCESS_CPU: Counter "process_cpu_seconds_total" "User and system CPU time of the process.";
     PROCESS_MEMORY: Gauge "process_resident_memory_bytes" "Resident memory of the process.";
     PROCESS_FDS: Gauge "process_open_fds" "Open file descriptors of the process.";

@@ -1,6 +1,7 @@
 //! Accepting clients: how many, from where, and with which socket options.
 
 use std::net::IpAddr;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -35,6 +36,8 @@ pub struct Shared {
     pub info: Arc<ServerInfo>,
     /// Counts of commands.
     pub commands: Commands,
+    /// Panics since the start; each ended a connection.
+    pub panics: Arc<AtomicU64>,
     /// Bounds on requests.
     pub request_limits: RequestLimits,
     /// Ends connections between requests.

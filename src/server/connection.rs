@@ -11,9 +11,10 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::command::args::Args;
-use crate::command::dispatch::{self, Found};
+use crate::command::dispatch::{self, Resolved};
 use crate::command::request::{ClientState, Flow, ReplyMode, Request};
 use crate::command::server::Registration;
+use crate::command::spec::Spec;
 use crate::command::table::CommandId;
 use crate::entry::UnixMs;
 use crate::keyspace::Keyspace;
@@ -45,6 +46,8 @@ pub struct Connection<S> {
     input: BytesMut,
     output: Output,
     pending: Pending,
+    /// The place in the table of the last command, for `CLIENT LIST`.
+    last_command: usize,
 }
 
 /// Replies on their way out.
@@ -72,6 +75,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             input: BytesMut::with_capacity(READ_CHUNK),
             output: Output { bytes: BytesMut::with_capacity(READ_CHUNK), tally: Tally::default() },
             pending: Pending::default(),
+            last_command: usize::MAX,
         }
     }
 
@@ -144,6 +148,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         };
         self.input.advance(at);
+        self.registration.seen(now, self.last_command);
         next
     }
 
@@ -155,29 +160,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Runs the request that the parser just found at `at` of the input.
     async fn run_command(&mut self, at: usize, keyspace: &Arc<Keyspace>, now: UnixMs) -> Next {
-        let found = dispatch::find(self.parser.args(&self.input[at..]));
+        let args = self.parser.args(&self.input[at..]);
+        let resolved = dispatch::resolve(args, self.client.authenticated);
+        let spec = resolved.as_ref().ok().map(|resolved| resolved.spec);
         if !self.pending.is_empty() {
-            let touches = touches(&found, self.parser.args(&self.input[at..]), keyspace, self.client.db);
+            let touches = touches(spec, args, keyspace, self.client.db);
             if self.pending.conflicts(&touches) && self.answer_all().await.is_err() {
                 return Next::Close;
             }
         }
-        let args = self.parser.args(&self.input[at..]);
         let skip = self.client.replies == ReplyMode::SkipNext;
         if skip {
             self.client.replies = ReplyMode::On;
         }
+        let args = self.parser.args(&self.input[at..]);
         let db = self.client.db;
-        let request = Request { args, now, client: &mut self.client, keyspace, server: &self.shared.info };
-        let (id, flow) = dispatch::run(&found, request);
+        let (id, flow) = match resolved {
+            Ok(Resolved { id, spec }) => {
+                let server = &self.shared.info;
+                let mut request = Request { args, now, client: &mut self.client, keyspace, server };
+                self.last_command = id.index();
+                (Some(id), dispatch::run(spec, &mut request))
+            }
+            Err(refused) => (refused.id, refused.into()),
+        };
         match flow {
-            _ if skip || self.client.replies != ReplyMode::On => self.run_silently(id, flow).await,
+            flow if skip || self.client.replies != ReplyMode::On => self.run_silently(id, flow).await,
             Flow::Done(reply) => {
                 self.give(id, reply);
                 Next::Read
             }
             Flow::Wait(reply) => {
-                let touches = touches(&found, self.parser.args(&self.input[at..]), keyspace, db);
+                let touches = touches(spec, self.parser.args(&self.input[at..]), keyspace, db);
                 self.pending.owe(id, reply, touches);
                 Next::Read
             }
@@ -245,8 +259,8 @@ impl Output {
 }
 
 /// What a request touches, for the order of the connection's commands.
-fn touches(found: &Found, args: Args<'_>, keyspace: &Keyspace, db: u8) -> Touches {
-    let Some(spec) = found.spec() else { return Touches::All };
+fn touches(spec: Option<&Spec>, args: Args<'_>, keyspace: &Keyspace, db: u8) -> Touches {
+    let Some(spec) = spec else { return Touches::All };
     let mut hashes = Vec::new();
     for name in spec.keys_of(args) {
         // A key that is too long is refused by the handler and so touches nothing.

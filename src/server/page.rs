@@ -21,6 +21,7 @@ pub fn render(page: &Page, shared: &Shared) -> String {
     scrape.gauge(&names::CONNECTIONS, &[], shared.info.clients.count() as f64);
     scrape.counter(&names::CONNECTIONS_ACCEPTED, &[], shared.info.counters.connections.load(Relaxed));
     scrape.counter(&names::CONNECTIONS_REFUSED, &[], shared.info.counters.rejected.load(Relaxed));
+    scrape.counter(&names::PANICS, &[], shared.panics.load(Relaxed));
     commands(&mut scrape, shared);
     process(&mut scrape);
     match shared.keyspace.get() {
