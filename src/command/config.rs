@@ -4,7 +4,7 @@
 use crate::command::client::help_lines;
 use crate::command::glob;
 use crate::command::request::{Flow, Handled, Request};
-use crate::command::server::Settings;
+use crate::command::server::ServerInfo;
 use crate::command::spec::{Flag, Handler, Spec};
 use crate::config::Listen;
 use crate::entry::DATABASES;
@@ -60,7 +60,8 @@ const HELP: &[&str] = &[
 ];
 
 /// The parameters by Redis's names, and ours.
-fn parameters(settings: &Settings) -> Vec<(&'static str, String)> {
+fn parameters(server: &ServerInfo) -> Vec<(&'static str, String)> {
+    let (settings, protected) = (&server.settings, !server.needs_auth());
     let text = str::to_owned;
     let tcp =
         || settings.listening.iter().filter_map(|listen| if let Listen::Tcp(at) = listen { Some(at) } else { None });
@@ -83,7 +84,7 @@ fn parameters(settings: &Settings) -> Vec<(&'static str, String)> {
         ("notify-keyspace-events", String::new()),
         ("port", tcp().next().map_or(0, std::net::SocketAddr::port).to_string()),
         ("proto-max-bulk-len", limits::REQUEST.max_bulk.to_string()),
-        ("protected-mode", text(if settings.password.is_none() { "yes" } else { "no" })),
+        ("protected-mode", text(if protected { "yes" } else { "no" })),
         ("save", String::new()),
         ("timeout", text("0")),
         ("unixsocket", unix.unwrap_or_default()),
@@ -93,7 +94,7 @@ fn parameters(settings: &Settings) -> Vec<(&'static str, String)> {
 fn get(request: &mut Request<'_>) -> Handled {
     let args = request.args;
     let wanted = |name: &str| args.iter_from(2).any(|pattern| glob::matches(pattern, name.as_bytes(), true));
-    let found = parameters(&request.server.settings).into_iter().filter(|(name, _)| wanted(name));
+    let found = parameters(request.server).into_iter().filter(|(name, _)| wanted(name));
     Ok(Flow::Done(Reply::Map(found.map(|(name, value)| (Reply::bulk(name), Reply::bulk(value))).collect())))
 }
 
@@ -101,7 +102,7 @@ fn set(request: &mut Request<'_>) -> Handled {
     if !request.args.len().is_multiple_of(2) {
         return Err(ErrorReply::Syntax);
     }
-    let known = parameters(&request.server.settings);
+    let known = parameters(request.server);
     let is_known = |name: &[u8]| known.iter().any(|(known, _)| known.as_bytes().eq_ignore_ascii_case(name));
     let names = || request.args.iter_from(2).step_by(2);
     let Some(name) = names().find(|name| !is_known(name)) else {
