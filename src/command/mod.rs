@@ -1,7 +1,13 @@
 //! The commands: one static table and short handlers by Redis family. No socket and no SQL here.
 
 pub mod args;
+pub mod client;
+pub mod config;
+pub mod dispatch;
+pub mod docs;
+pub mod failure;
 pub mod glob;
+pub mod info;
 pub mod keys;
 pub mod long_double;
 pub mod number;

@@ -1,1 +1,245 @@
-//! To come.
+//! The connection's own state: HELLO, AUTH, SELECT and the like. They touch no key.
+
+use crate::command::number::{canonical_i64, database};
+use crate::command::request::{ClientState, Flow, Handled, ReplyMode, Request};
+use crate::command::server::{COMPATIBLE_VERSION, ClientDetails, ServerInfo};
+use crate::command::spec::{Flag, Spec};
+use crate::resp::error::ErrorReply;
+use crate::resp::reply::{Protocol, Reply};
+
+/// Rows of the table.
+pub const COMMANDS: &[Spec] = &[
+    Spec {
+        name: "hello",
+        arity: -1,
+        flags: &[Flag::NoScript, Flag::Loading, Flag::Stale, Flag::Fast, Flag::NoAuth, Flag::AllowBusy],
+        group: "connection",
+        since: "6.0.0",
+        summary: "Handshake with the server: protocol version, authentication and name",
+        handler: hello,
+        ..Spec::BASE
+    },
+    Spec {
+        name: "auth",
+        arity: -2,
+        flags: &[Flag::NoScript, Flag::Loading, Flag::Stale, Flag::Fast, Flag::NoAuth, Flag::AllowBusy],
+        group: "connection",
+        since: "1.0.0",
+        summary: "Authenticate to the server",
+        handler: auth,
+        ..Spec::BASE
+    },
+    Spec {
+        name: "quit",
+        arity: -1,
+        flags: &[Flag::NoScript, Flag::Loading, Flag::Stale, Flag::Fast, Flag::NoAuth, Flag::AllowBusy],
+        group: "connection",
+        since: "1.0.0",
+        summary: "Close the connection",
+        handler: quit,
+        ..Spec::BASE
+    },
+    Spec {
+        name: "reset",
+        arity: 1,
+        flags: &[Flag::NoScript, Flag::Loading, Flag::Stale, Flag::Fast, Flag::NoAuth, Flag::AllowBusy],
+        group: "connection",
+        since: "6.2.0",
+        summary: "Reset the connection",
+        handler: reset,
+        ..Spec::BASE
+    },
+    Spec {
+        name: "ping",
+        arity: -1,
+        flags: &[Flag::Fast],
+        group: "connection",
+        since: "1.0.0",
+        summary: "Ping the server",
+        handler: ping,
+        ..Spec::BASE
+    },
+    Spec {
+        name: "echo",
+        arity: 2,
+        flags: &[Flag::Loading, Flag::Stale, Flag::Fast],
+        group: "connection",
+        since: "1.0.0",
+        summary: "Echo the given string",
+        handler: echo,
+        ..Spec::BASE
+    },
+    Spec {
+        name: "select",
+        arity: 2,
+        flags: &[Flag::Loading, Flag::Stale, Flag::Fast],
+        group: "connection",
+        since: "1.0.0",
+        summary: "Change the selected database for the current connection",
+        handler: select,
+        ..Spec::BASE
+    },
+    Spec {
+        name: "readonly",
+        arity: 1,
+        flags: &[Flag::Loading, Flag::Stale, Flag::Fast],
+        group: "cluster",
+        since: "3.0.0",
+        summary: "Enable read queries for a connection to a cluster replica node (there is no cluster)",
+        handler: no_cluster,
+        ..Spec::BASE
+    },
+    Spec {
+        name: "readwrite",
+        arity: 1,
+        flags: &[Flag::Loading, Flag::Stale, Flag::Fast],
+        group: "cluster",
+        since: "3.0.0",
+        summary: "Disable read queries for a connection to a cluster replica node (there is no cluster)",
+        handler: no_cluster,
+        ..Spec::BASE
+    },
+    Spec {
+        name: "cluster",
+        arity: -2,
+        flags: &[Flag::Stale],
+        group: "cluster",
+        since: "3.0.0",
+        summary: "Cluster commands (there is no cluster)",
+        handler: no_cluster,
+        ..Spec::BASE
+    },
+];
+
+/// Bytes of a client's or library's name.
+const MAX_NAME: usize = 4096;
+
+/// A name that a client gives itself, if it is one; `complaint` otherwise.
+pub(crate) fn checked_name(name: &[u8], complaint: &'static str) -> Result<String, ErrorReply> {
+    if name.len() > MAX_NAME {
+        return Err(ErrorReply::Other("ERR names of clients are limited to 4096 bytes."));
+    }
+    if !name.iter().all(u8::is_ascii_graphic) {
+        return Err(ErrorReply::Other(complaint));
+    }
+    Ok(String::from_utf8_lossy(name).into_owned())
+}
+
+/// What Redis says of a client's name that it does not take.
+pub(crate) const BAD_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
+
+/// Shows others what the client now says of itself.
+pub(crate) fn publish(client: &ClientState, server: &ServerInfo) {
+    if let Some(summary) = server.clients.get(client.id) {
+        summary.set_details(ClientDetails {
+            db: client.db,
+            protocol: client.protocol,
+            name: client.name.clone(),
+            lib_name: client.lib_name.clone(),
+            lib_ver: client.lib_ver.clone(),
+            no_evict: client.no_evict,
+        });
+    }
+}
+
+fn hello(request: &mut Request<'_>) -> Handled {
+    let args = request.args;
+    let protocol = match args.get(1).map(canonical_i64) {
+        None => None,
+        Some(Some(2)) => Some(Protocol::Resp2),
+        Some(Some(3)) => Some(Protocol::Resp3),
+        Some(Some(_)) => return Err(ErrorReply::NoProto),
+        Some(None) => return Err(ErrorReply::ProtoNotInteger),
+    };
+    // As in Redis, an option takes effect even if a later one is refused.
+    let mut options = args.iter_from(2);
+    while let Some(option) = options.next() {
+        if option.eq_ignore_ascii_case(b"auth") && options.len() >= 2 {
+            let (user, password) = (options.next().unwrap_or_default(), options.next().unwrap_or_default());
+            authenticate(request, user, password)?;
+        } else if option.eq_ignore_ascii_case(b"setname")
+            && let Some(name) = options.next()
+        {
+            request.client.name = checked_name(name, BAD_NAME)?;
+            publish(request.client, request.server);
+        } else {
+            let option = String::from_utf8_lossy(option);
+            return Err(ErrorReply::Quoted(format!("ERR Syntax error in HELLO option '{option}'")));
+        }
+    }
+    if !request.client.authenticated {
+        return Err(ErrorReply::NoAuthHello);
+    }
+    if let Some(protocol) = protocol {
+        request.client.protocol = protocol;
+        publish(request.client, request.server);
+    }
+    let field = |name: &str, value: Reply| (Reply::bulk(name), value);
+    Ok(Flow::Done(Reply::Map(vec![
+        field("server", Reply::bulk("redis")),
+        field("version", Reply::bulk(COMPATIBLE_VERSION)),
+        field("proto", Reply::Int(request.client.protocol as i64)),
+        field("id", Reply::Int(request.client.id as i64)),
+        field("mode", Reply::bulk("standalone")),
+        field("role", Reply::bulk("master")),
+        field("modules", Reply::Array(Vec::new())),
+    ])))
+}
+
+fn auth(request: &mut Request<'_>) -> Handled {
+    let args = request.args;
+    match args.len() {
+        2 if !request.server.needs_auth() => return Err(ErrorReply::NoPasswordSet),
+        2 => authenticate(request, b"default", &args[1])?,
+        3 => authenticate(request, &args[1], &args[2])?,
+        _ => return Err(ErrorReply::Syntax),
+    }
+    Ok(Flow::Done(Reply::OK))
+}
+
+/// There is one user, `default`; without a configured password it takes any, as in Redis.
+fn authenticate(request: &mut Request<'_>, user: &[u8], password: &[u8]) -> Result<(), ErrorReply> {
+    let right = request.server.settings.password.as_ref().is_none_or(|expected| expected.matches(password));
+    if user != b"default" || !right {
+        return Err(ErrorReply::WrongPass);
+    }
+    request.client.authenticated = true;
+    Ok(())
+}
+
+fn quit(_: &mut Request<'_>) -> Handled {
+    Ok(Flow::Close(Reply::OK))
+}
+
+fn reset(request: &mut Request<'_>) -> Handled {
+    let client = &mut *request.client;
+    client.authenticated = !request.server.needs_auth();
+    client.protocol = Protocol::Resp2;
+    client.db = 0;
+    client.name.clear();
+    client.replies = ReplyMode::On;
+    publish(client, request.server);
+    Ok(Flow::Done(Reply::Simple("RESET".into())))
+}
+
+fn ping(request: &mut Request<'_>) -> Handled {
+    Ok(Flow::Done(match request.args.len() {
+        1 => Reply::Simple("PONG".into()),
+        2 => Reply::bulk(&request.args[1]),
+        _ => return Err(ErrorReply::WrongArity("ping".into())),
+    }))
+}
+
+fn echo(request: &mut Request<'_>) -> Handled {
+    Ok(Flow::Done(Reply::bulk(&request.args[1])))
+}
+
+fn select(request: &mut Request<'_>) -> Handled {
+    request.client.db = database(&request.args[1])?;
+    publish(request.client, request.server);
+    Ok(Flow::Done(Reply::OK))
+}
+
+fn no_cluster(_: &mut Request<'_>) -> Handled {
+    Err(ErrorReply::Other("ERR This instance has cluster support disabled"))
+}

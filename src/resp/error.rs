@@ -18,7 +18,7 @@ pub enum ErrorReply {
     UnknownSubcommand {
         /// The subcommand as sent, cut to 128 bytes.
         name: String,
-        /// The container's name in capitals.
+        /// The container's name, in any case; printed in capitals.
         container: &'static str,
     },
     /// Too few or too many arguments; the full name in lower case (`client|kill` for subcommands).
@@ -164,6 +164,7 @@ impl fmt::Display for ErrorReply {
                 return write!(f, "ERR unknown command '{name}', with args beginning with: {args}");
             }
             Self::UnknownSubcommand { name, container } => {
+                let container = container.to_ascii_uppercase();
                 return write!(f, "ERR unknown subcommand '{name}'. Try {container} HELP.");
             }
             Self::WrongArity(name) => {
@@ -211,9 +212,9 @@ impl ErrorReply {
             Self::ExpireGtLt => "ERR GT and LT options at the same time are not compatible",
             Self::NoAuth => "NOAUTH Authentication required.",
             Self::NoAuthHello => {
-                "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH \
-                 <user> <pass> option can be used to authenticate the client and select the RESP protocol version at \
-                 the same time"
+                "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> \
+                 <pass> option can be used to authenticate the client and select the RESP protocol version at the same \
+                 time"
             }
             Self::WrongPass => "WRONGPASS invalid username-password pair or user is disabled.",
             Self::NoPasswordSet => {

@@ -1,0 +1,188 @@
+//! COMMAND's answers, drawn from rows of the table that its caller passes in.
+
+use crate::command::args::Args;
+use crate::command::glob;
+use crate::command::spec::{Flag, KeySpec, Spec};
+use crate::resp::error::{Cow, ErrorReply};
+use crate::resp::reply::Reply;
+
+/// The rows that a reply is drawn from.
+pub type Rows = [&'static Spec];
+
+/// `COMMAND HELP`.
+pub const HELP: &[&str] = &[
+    "COMMAND <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "(no subcommand)",
+    "    Return details about all Redis commands.",
+    "COUNT",
+    "    Return the total number of commands in this Redis server.",
+    "LIST",
+    "    Return a list of all commands in this Redis server.",
+    "INFO [<command-name> ...]",
+    "    Return details about multiple Redis commands.",
+    "    If no command names are given, documentation details for all",
+    "    commands are returned.",
+    "DOCS [<command-name> ...]",
+    "    Return documentation details about multiple Redis commands.",
+    "    If no command names are given, documentation details for all",
+    "    commands are returned.",
+    "GETKEYS <full-command>",
+    "    Return the keys from a full Redis command.",
+    "HELP",
+    "    Prints this help.",
+];
+
+/// `COMMAND INFO`: the commands named by the arguments from `first` on, or all.
+#[must_use]
+pub fn info(rows: &Rows, args: Args<'_>, first: usize) -> Reply {
+    if args.len() == first {
+        return Reply::Array(rows.iter().map(|spec| describe(spec, None)).collect());
+    }
+    let one = |name| find(rows, name).map_or(Reply::Null, |(spec, container)| describe(spec, container));
+    Reply::Array(args.iter_from(first).map(one).collect())
+}
+
+/// `COMMAND DOCS`: as [`info`], for people; names that do not exist are left out.
+#[must_use]
+pub fn docs(rows: &Rows, args: Args<'_>) -> Reply {
+    if args.len() == 2 {
+        return Reply::Map(rows.iter().map(|spec| document(spec, None)).collect());
+    }
+    let found = args.iter_from(2).filter_map(|name| find(rows, name));
+    Reply::Map(found.map(|(spec, container)| document(spec, container)).collect())
+}
+
+/// `COMMAND LIST [FILTERBY MODULE|ACLCAT|PATTERN x]`.
+pub fn list(rows: &Rows, args: Args<'_>) -> Result<Reply, ErrorReply> {
+    let names = |keep: &dyn Fn(&Spec, &str) -> bool| {
+        let mut found = Vec::new();
+        for spec in rows {
+            let subcommands = spec.subcommands.iter().map(|one| (one, full_name(one, Some(spec))));
+            let all = std::iter::once((*spec, full_name(spec, None))).chain(subcommands);
+            found.extend(all.filter(|(spec, name)| keep(spec, name)).map(|(_, name)| Reply::bulk(name.as_bytes())));
+        }
+        Ok(Reply::Array(found))
+    };
+    let [filter_by, filter, value] = [2, 3, 4].map(|at| args.get(at).unwrap_or_default());
+    match args.len() {
+        2 => Ok(Reply::Array(rows.iter().map(|spec| Reply::bulk(spec.name)).collect())),
+        5 if !filter_by.eq_ignore_ascii_case(b"filterby") => Err(ErrorReply::Syntax),
+        5 if filter.eq_ignore_ascii_case(b"module") => Ok(Reply::Array(Vec::new())),
+        5 if filter.eq_ignore_ascii_case(b"pattern") => names(&|_, name| glob::matches(value, name.as_bytes(), true)),
+        5 if filter.eq_ignore_ascii_case(b"aclcat") => {
+            names(&|spec, _| categories(spec).iter().any(|one| one[1..].as_bytes().eq_ignore_ascii_case(value)))
+        }
+        _ => Err(ErrorReply::Syntax),
+    }
+}
+
+/// `COMMAND GETKEYS`: the keys of the command that begins at argument 2.
+pub fn get_keys(rows: &Rows, args: Args<'_>) -> Result<Reply, ErrorReply> {
+    let inner = args.skip(2);
+    let found = rows.iter().find(|spec| spec.name.as_bytes().eq_ignore_ascii_case(&inner[0]));
+    let spec = found.and_then(|spec| match inner.get(1) {
+        Some(name) if !spec.subcommands.is_empty() => spec.subcommand(name),
+        _ => Some(*spec),
+    });
+    let spec = spec.ok_or(ErrorReply::Other("ERR Invalid command specified"))?;
+    if spec.keys == KeySpec::NONE {
+        return Err(ErrorReply::Other("ERR The command has no key arguments"));
+    }
+    if !spec.takes(inner.len()) {
+        return Err(ErrorReply::Other("ERR Invalid number of arguments specified for command"));
+    }
+    Ok(Reply::Array(spec.keys_of(inner).map(Reply::bulk).collect()))
+}
+
+/// `name` or `container|name`.
+fn find(rows: &Rows, name: &[u8]) -> Option<(&'static Spec, Option<&'static Spec>)> {
+    let mut parts = name.splitn(2, |byte| *byte == b'|');
+    let (first, second) = (parts.next().unwrap_or_default(), parts.next());
+    let spec = rows.iter().find(|spec| spec.name.as_bytes().eq_ignore_ascii_case(first))?;
+    match second {
+        None => Some((spec, None)),
+        Some(second) => spec.subcommand(second).map(|subcommand| (subcommand, Some(*spec))),
+    }
+}
+
+fn full_name(spec: &Spec, container: Option<&Spec>) -> Cow {
+    container.map_or(Cow::Borrowed(spec.name), |container| Cow::Owned(format!("{}|{}", container.name, spec.name)))
+}
+
+fn bulk(text: &str) -> Reply {
+    Reply::bulk(text)
+}
+
+fn status(text: &'static str) -> Reply {
+    Reply::Simple(text.into())
+}
+
+fn describe(spec: &Spec, container: Option<&Spec>) -> Reply {
+    let KeySpec { first, last, step } = spec.keys;
+    let nested = spec.subcommands.iter().map(|subcommand| describe(subcommand, Some(spec)));
+    let tips = Reply::Set(Vec::new());
+    let key_specs = if first == 0 { Vec::new() } else { vec![key_spec(spec)] };
+    // The subcommands are an array where there are some, and an empty set where not, as in Redis.
+    let subcommands = if spec.subcommands.is_empty() { Reply::Set(Vec::new()) } else { Reply::Array(nested.collect()) };
+    Reply::Array(vec![
+        bulk(&full_name(spec, container)),
+        Reply::Int(i64::from(spec.arity)),
+        Reply::Set(spec.flags.iter().map(|flag| status(flag.name())).collect()),
+        Reply::Int(i64::from(first)),
+        Reply::Int(i64::from(last)),
+        Reply::Int(i64::from(step)),
+        Reply::Set(categories(spec).into_iter().map(status).collect()),
+        tips,
+        Reply::Set(key_specs),
+        subcommands,
+    ])
+}
+
+/// Where the keys are, in the form that superseded the three numbers. What the command does with them is told no
+/// finer than reading (`RO`) or possibly changing (`RW`).
+fn key_spec(spec: &Spec) -> Reply {
+    let KeySpec { first, last, step } = spec.keys;
+    let map = |kind: &str, fields: Vec<(Reply, Reply)>| {
+        Reply::Map(vec![(bulk("type"), bulk(kind)), (bulk("spec"), Reply::Map(fields))])
+    };
+    let int = |name: &str, value: i32| (bulk(name), Reply::Int(i64::from(value)));
+    let access = if spec.has(Flag::Write) { "RW" } else { "RO" };
+    let last = if last < 0 { last } else { last - first };
+    Reply::Map(vec![
+        (bulk("flags"), Reply::Set(vec![status(access)])),
+        (bulk("begin_search"), map("index", vec![int("index", first)])),
+        (bulk("find_keys"), map("range", vec![int("lastkey", last), int("keystep", step), int("limit", 0)])),
+    ])
+}
+
+/// ACL categories in Redis's order, as far as flags and group imply them.
+fn categories(spec: &Spec) -> Vec<&'static str> {
+    let group = |name| spec.group == name && spec.subcommands.is_empty();
+    [
+        ("@keyspace", group("generic")),
+        ("@read", spec.has(Flag::ReadOnly)),
+        ("@write", spec.has(Flag::Write)),
+        ("@string", group("string")),
+        ("@admin", spec.has(Flag::Admin)),
+        ("@fast", spec.has(Flag::Fast)),
+        ("@slow", !spec.has(Flag::Fast)),
+        ("@dangerous", spec.has(Flag::Admin)),
+        ("@connection", group("connection")),
+    ]
+    .into_iter()
+    .filter_map(|(name, applies)| applies.then_some(name))
+    .collect()
+}
+
+fn document(spec: &Spec, container: Option<&Spec>) -> (Reply, Reply) {
+    let mut fields = vec![
+        (bulk("summary"), bulk(spec.summary)),
+        (bulk("since"), bulk(spec.since)),
+        (bulk("group"), bulk(spec.group)),
+    ];
+    if !spec.subcommands.is_empty() {
+        let nested = spec.subcommands.iter().map(|subcommand| document(subcommand, Some(spec)));
+        fields.push((bulk("subcommands"), Reply::Map(nested.collect())));
+    }
+    (bulk(&full_name(spec, container)), Reply::Map(fields))
+}
