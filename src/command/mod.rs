@@ -1,5 +1,7 @@
 //! The commands: one static table and short handlers by Redis family. No socket and no SQL here.
 
+#![allow(clippy::unnecessary_wraps, reason = "every handler has the one signature of the table")]
+
 pub mod args;
 pub mod client;
 pub mod config;
@@ -17,3 +19,5 @@ pub mod session;
 pub mod spec;
 pub mod strings;
 pub mod table;
+#[cfg(test)]
+pub(crate) mod testing;
