@@ -17,15 +17,15 @@ pub mod tasks;
 
 use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{SetOnce, watch};
 use tokio::task::JoinError;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -149,7 +149,7 @@ impl Daemon {
         }
         let (clients, background) = (Tasks::default(), Tasks::default());
         let shared = Arc::new(Shared {
-            keyspace: OnceLock::new(),
+            keyspace: SetOnce::new(),
             info: ServerInfo::new(config, listening, command::table::names()),
             commands: Commands::new(),
             panics,

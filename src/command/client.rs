@@ -166,21 +166,22 @@ fn info(request: &mut Request<'_>) -> Handled {
 
 fn list(request: &mut Request<'_>) -> Handled {
     let args = request.args;
-    let mut wanted: Option<Vec<u64>> = None;
-    match args.get(2) {
-        None => {}
+    let wanted: Option<Vec<u64>> = match args.get(2) {
+        None => None,
         Some(option) if option.eq_ignore_ascii_case(b"type") && args.len() == 4 => {
-            if !is_normal_type(&args[3])? {
-                wanted = Some(Vec::new());
+            if is_normal_type(&args[3])? {
+                None
+            } else {
+                Some(Vec::new())
             }
         }
         Some(option) if option.eq_ignore_ascii_case(b"id") && args.len() > 3 => {
             let ids = args.iter_from(3).map(|id| canonical_i64(id).and_then(|id| u64::try_from(id).ok()));
             let ids: Option<Vec<u64>> = ids.collect();
-            wanted = Some(ids.ok_or(ErrorReply::Other("ERR Invalid client ID"))?);
+            Some(ids.ok_or(ErrorReply::Other("ERR Invalid client ID"))?)
         }
         Some(_) => return Err(ErrorReply::Syntax),
-    }
+    };
     let clients = match wanted {
         None => request.server.clients.all(),
         Some(ids) => ids.into_iter().filter_map(|id| request.server.clients.get(id)).collect(),
@@ -302,4 +303,125 @@ fn kill_filter<'a>(request: &Request<'a>) -> Result<Filter<'a>, ErrorReply> {
         }
     }
     Ok(filter)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::command::request::ReplyMode;
+    use crate::command::server::tests::server;
+    use crate::command::testing::TestClient;
+
+    #[test]
+    fn a_client_tells_of_itself() {
+        let bad = "-ERR Client names cannot contain spaces, newlines or special characters.\r\n";
+        let mut client = TestClient::connect(&server(None));
+        client.check(&[
+            ("CLIENT ID", ":1\r\n"),
+            ("CLIENT GETNAME", "$-1\r\n"),
+            ("CLIENT SETNAME 'a b'", bad),
+            ("CLIENT SETNAME \u{e9}", bad),
+            ("CLIENT SETNAME ok", "+OK\r\n"),
+            ("CLIENT GETNAME", "$2\r\nok\r\n"),
+            ("CLIENT SETINFO LIB-NAME 'redis-py(x)'", "+OK\r\n"),
+            ("CLIENT SETINFO lib-ver 8.1", "+OK\r\n"),
+            ("CLIENT SETINFO lib-ver 'a b'", "-ERR lib-ver cannot contain spaces, newlines or special characters.\r\n"),
+            ("CLIENT SETINFO foo x", "-ERR Unrecognized option 'foo'\r\n"),
+            ("CLIENT NO-EVICT x", "-ERR syntax error\r\n"),
+            ("CLIENT NO-EVICT ON", "+OK\r\n"),
+            ("CLIENT TRACKING ON", "-ERR unknown subcommand 'TRACKING'. Try CLIENT HELP.\r\n"),
+            ("CLIENT MAINT_NOTIFICATIONS ON", "-ERR unknown subcommand 'MAINT_NOTIFICATIONS'. Try CLIENT HELP.\r\n"),
+        ]);
+        client.send("HELLO 3");
+        client.send("SELECT 2");
+        let line = "id=1 addr=127.0.0.1:5000 laddr=127.0.0.1:7000 name=ok age=5 idle=0 flags=e db=2 sub=0 psub=0 ssub=0 \
+                    multi=-1 cmd=client|info user=default redir=-1 resp=3 lib-name=redis-py(x) lib-ver=8.1\n";
+        assert_eq!(client.send("CLIENT INFO"), format!("={}\r\ntxt:{line}\r\n", line.len() + 4));
+        let long = "x".repeat(4097);
+        let reply = client.send(&format!("CLIENT SETNAME {long}"));
+        assert_eq!(reply, "-ERR names of clients are limited to 4096 bytes.\r\n");
+    }
+
+    #[test]
+    fn clients_are_listed() {
+        let server = server(None);
+        let mut first = TestClient::connect(&server);
+        let mut second = TestClient::connect(&server);
+        second.send("PING");
+        let listed = first.send("CLIENT LIST");
+        assert!(listed.contains("id=1 ") && listed.contains(" cmd=client|list "), "{listed}");
+        assert!(listed.contains("id=2 ") && listed.contains(" flags=N "), "{listed}");
+        let one = first.send("CLIENT LIST ID 2 99");
+        assert!(one.contains("id=2 ") && !one.contains("id=1 "), "{one}");
+        assert_eq!(first.send("CLIENT LIST TYPE normal"), listed);
+        first.check(&[
+            ("CLIENT LIST ID 98 99", "$0\r\n\r\n"),
+            ("CLIENT LIST TYPE replica", "$0\r\n\r\n"),
+            ("CLIENT LIST TYPE foo", "-ERR Unknown client type 'foo'\r\n"),
+            ("CLIENT LIST ID x", "-ERR Invalid client ID\r\n"),
+            ("CLIENT LIST ID", "-ERR syntax error\r\n"),
+            ("CLIENT LIST TYPE", "-ERR syntax error\r\n"),
+            ("CLIENT LIST foo bar", "-ERR syntax error\r\n"),
+        ]);
+        drop(second);
+        assert!(!first.send("CLIENT LIST").contains("id=2 "));
+    }
+
+    #[test]
+    fn clients_are_killed() {
+        let server = server(None);
+        let mut killer = TestClient::connect(&server);
+        let victims: Vec<_> = (0..3).map(|_| TestClient::connect(&server)).collect();
+        killer.check(&[
+            ("CLIENT KILL x", "-ERR No such client\r\n"),
+            ("CLIENT KILL ID", "-ERR No such client\r\n"),
+            ("CLIENT KILL ID x", "-ERR client-id should be greater than 0\r\n"),
+            ("CLIENT KILL ID 0", "-ERR client-id should be greater than 0\r\n"),
+            ("CLIENT KILL ID 99", ":0\r\n"),
+            ("CLIENT KILL ID 2 ADDR 127.0.0.1:1", ":0\r\n"),
+            ("CLIENT KILL ADDR x SKIPME maybe", "-ERR syntax error\r\n"),
+            ("CLIENT KILL FOO bar", "-ERR syntax error\r\n"),
+            ("CLIENT KILL ID 2 ADDR", "-ERR syntax error\r\n"),
+            ("CLIENT KILL TYPE foo", "-ERR Unknown client type 'foo'\r\n"),
+            ("CLIENT KILL TYPE master", ":0\r\n"),
+            ("CLIENT KILL USER x", "-ERR No such user 'x'\r\n"),
+            ("CLIENT KILL ID 1", ":0\r\n"),
+        ]);
+        assert!(!victims.iter().any(|victim| victim.closing.is_cancelled()));
+        assert_eq!(killer.send("CLIENT KILL ID 3"), ":1\r\n");
+        assert_eq!(
+            victims.iter().map(|victim| victim.closing.is_cancelled()).collect::<Vec<_>>(),
+            [false, true, false]
+        );
+        assert_eq!(killer.send("CLIENT KILL LADDR 127.0.0.1:7000 USER default"), ":3\r\n");
+        assert!(victims.iter().all(|victim| victim.closing.is_cancelled()));
+        assert_eq!(killer.send("CLIENT KILL ID 1 SKIPME no"), ":1\r\n<EOF>");
+        assert_eq!(killer.send("CLIENT KILL 127.0.0.1:5000"), "+OK\r\n<EOF>");
+        assert!(!killer.closing.is_cancelled(), "its own connection ends after the reply");
+        assert_eq!(Arc::strong_count(&server), 1 + 2 * 4, "nothing else keeps the server");
+    }
+
+    #[test]
+    fn replies_can_be_switched_off() {
+        let mut client = TestClient::connect(&server(None));
+        for (mode, expected) in [
+            ("SKIP", ReplyMode::SkipNext),
+            ("ON", ReplyMode::On),
+            ("off", ReplyMode::Off),
+            ("SKIP", ReplyMode::Off),
+            ("on", ReplyMode::On),
+        ] {
+            client.send(&format!("CLIENT REPLY {mode}"));
+            assert_eq!(client.state.replies, expected, "{mode}");
+        }
+        assert_eq!(client.send("CLIENT REPLY x"), "-ERR syntax error\r\n");
+    }
+
+    #[test]
+    fn help_is_made_of_simple_strings() {
+        let help = TestClient::connect(&server(None)).send("CLIENT HELP");
+        assert!(help.starts_with("*35\r\n+CLIENT <subcommand> "), "{help}");
+        assert!(help.ends_with("+HELP\r\n+    Prints this help.\r\n"), "{help}");
+    }
 }

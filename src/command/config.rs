@@ -127,3 +127,40 @@ fn rewrite(_: &mut Request<'_>) -> Handled {
 fn help(_: &mut Request<'_>) -> Handled {
     Ok(Flow::Done(help_lines(HELP)))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::command::server::tests::server;
+    use crate::command::testing::TestClient;
+
+    #[test]
+    fn parameters_are_real_and_read_only() {
+        let mut client = TestClient::connect(&server(None));
+        let immutable = |name: &str| {
+            format!("-ERR CONFIG SET failed (possibly related to argument '{name}') - can't set immutable config\r\n")
+        };
+        client.check(&[
+            ("CONFIG GET databases", "*2\r\n$9\r\ndatabases\r\n$2\r\n16\r\n"),
+            ("CONFIG GET SAVE save", "*2\r\n$4\r\nsave\r\n$0\r\n\r\n"),
+            ("CONFIG GET nope", "*0\r\n"),
+            ("CONFIG GET maxclients por[t]", "*4\r\n$10\r\nmaxclients\r\n$3\r\n100\r\n$4\r\nport\r\n$4\r\n7000\r\n"),
+            ("CONFIG GET unix*", "*2\r\n$10\r\nunixsocket\r\n$19\r\n/run/cloakroom.sock\r\n"),
+            ("CONFIG GET", "-ERR wrong number of arguments for 'config|get' command\r\n"),
+            ("CONFIG SET foo", "-ERR wrong number of arguments for 'config|set' command\r\n"),
+            ("CONFIG SET foo bar", "-ERR Unknown option or number of arguments for CONFIG SET - 'foo'\r\n"),
+            ("CONFIG SET databases 5", &immutable("databases")),
+            ("CONFIG SET save '' nope 1", "-ERR Unknown option or number of arguments for CONFIG SET - 'nope'\r\n"),
+            ("CONFIG SET maxmemory 0 foo", "-ERR syntax error\r\n"),
+            ("CONFIG REWRITE", "-ERR The configuration file is never rewritten: edit it and restart\r\n"),
+            ("CONFIG FOO", "-ERR unknown subcommand 'FOO'. Try CONFIG HELP.\r\n"),
+        ]);
+    }
+
+    #[test]
+    fn the_password_is_not_shown() {
+        let mut client = TestClient::connect(&server(Some("sesame")));
+        client.send("AUTH sesame");
+        let all = client.send("CONFIG GET *");
+        assert!(all.contains("maxclients") && !all.contains("sesame") && !all.contains("pass"), "{all}");
+    }
+}

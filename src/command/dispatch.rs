@@ -104,3 +104,67 @@ fn cut(text: &[u8], room: usize) -> &[u8] {
     let text = &text[..text.len().min(room)];
     text.split(|byte| *byte == 0).next().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::command::server::tests::server;
+    use crate::command::testing::TestClient;
+
+    const NOAUTH: &str = "-NOAUTH Authentication required.\r\n";
+
+    #[test]
+    fn refusals_read_as_redis_has_them() {
+        let long = "x".repeat(200);
+        let cut = &long[..128];
+        let mut client = TestClient::connect(&server(None));
+        client.check(&[
+            ("NOPE", "-ERR unknown command 'NOPE', with args beginning with: \r\n"),
+            ("nope a b", "-ERR unknown command 'nope', with args beginning with: 'a' 'b' \r\n"),
+            (r#"nope "a\r\nb" c"#, "-ERR unknown command 'nope', with args beginning with: 'a  b' 'c' \r\n"),
+            (r#"NOPE "\xff\x00a""#, "-ERR unknown command 'NOPE', with args beginning with: '\u{fffd}' \r\n"),
+            ("SENTINEL MASTERS", "-ERR unknown command 'SENTINEL', with args beginning with: 'MASTERS' \r\n"),
+            (&long, &format!("-ERR unknown command '{cut}', with args beginning with: \r\n")),
+            (&format!("x {long} y"), &format!("-ERR unknown command 'x', with args beginning with: '{cut}' \r\n")),
+            ("x 1234567890 2", "-ERR unknown command 'x', with args beginning with: '1234567890' '2' \r\n"),
+            ("ECHO", "-ERR wrong number of arguments for 'echo' command\r\n"),
+            ("Echo a b", "-ERR wrong number of arguments for 'echo' command\r\n"),
+            ("CLIENT", "-ERR wrong number of arguments for 'client' command\r\n"),
+            ("CLIENT Foo", "-ERR unknown subcommand 'Foo'. Try CLIENT HELP.\r\n"),
+            ("client GetName x", "-ERR wrong number of arguments for 'client|getname' command\r\n"),
+            ("COMMAND COUNT x", "-ERR wrong number of arguments for 'command|count' command\r\n"),
+            ("POST /", "-ERR unknown command 'POST', with args beginning with: '/' \r\n<EOF>"),
+        ]);
+    }
+
+    #[test]
+    fn arguments_are_quoted_up_to_a_bound() {
+        let mut client = TestClient::connect(&server(None));
+        let (forty, sixty) = ("a".repeat(40), "b".repeat(60));
+        let reply = client.send(&format!("x {forty} {sixty} {sixty} {sixty}"));
+        // 43 and 63 bytes with quotes; 22 remain for the third, and then it is enough.
+        let expected = format!("'{forty}' '{sixty}' '{}' \r\n", &sixty[..22]);
+        assert_eq!(reply, format!("-ERR unknown command 'x', with args beginning with: {expected}"));
+    }
+
+    #[test]
+    fn before_auth_little_is_allowed() {
+        let mut client = TestClient::connect(&server(Some("sesame")));
+        client.check(&[
+            ("PING", NOAUTH),
+            ("NOPE", "-ERR unknown command 'NOPE', with args beginning with: \r\n"),
+            ("ECHO", "-ERR wrong number of arguments for 'echo' command\r\n"),
+            ("CLIENT ID", NOAUTH),
+            ("COMMAND", NOAUTH),
+            ("RESET", "+RESET\r\n"),
+            ("AUTH x", "-WRONGPASS invalid username-password pair or user is disabled.\r\n"),
+            ("PING", NOAUTH),
+            ("QUIT now", "+OK\r\n<EOF>"),
+            ("AUTH sesame", "+OK\r\n"),
+            ("PING", "+PONG\r\n"),
+            ("AUTH wrong", "-WRONGPASS invalid username-password pair or user is disabled.\r\n"),
+            ("PING", "+PONG\r\n"),
+            ("RESET", "+RESET\r\n"),
+            ("PING", NOAUTH),
+        ]);
+    }
+}

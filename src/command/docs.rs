@@ -70,7 +70,7 @@ pub fn list(rows: &Rows, args: Args<'_>) -> Result<Reply, ErrorReply> {
         5 if filter.eq_ignore_ascii_case(b"module") => Ok(Reply::Array(Vec::new())),
         5 if filter.eq_ignore_ascii_case(b"pattern") => names(&|_, name| glob::matches(value, name.as_bytes(), true)),
         5 if filter.eq_ignore_ascii_case(b"aclcat") => {
-            names(&|spec, _| categories(spec).iter().any(|one| one[1..].as_bytes().eq_ignore_ascii_case(value)))
+            names(&|spec, _| categories(spec).iter().any(|one| one.as_bytes()[1..].eq_ignore_ascii_case(value)))
         }
         _ => Err(ErrorReply::Syntax),
     }
@@ -185,4 +185,63 @@ fn document(spec: &Spec, container: Option<&Spec>) -> (Reply, Reply) {
         fields.push((bulk("subcommands"), Reply::Map(nested.collect())));
     }
     (bulk(&full_name(spec, container)), Reply::Map(fields))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::command::server::tests::server;
+    use crate::command::table;
+    use crate::command::testing::TestClient;
+
+    #[test]
+    fn command_answers_as_redis_does() {
+        let mut client = TestClient::connect(&server(None));
+        client.check(&[
+            ("COMMAND COUNT", &format!(":{}\r\n", table::count())),
+            ("COMMAND FOO", "-ERR unknown subcommand 'FOO'. Try COMMAND HELP.\r\n"),
+            (
+                "COMMAND INFO nope Echo",
+                "*2\r\n$-1\r\n*10\r\n$4\r\necho\r\n:2\r\n*3\r\n+loading\r\n+stale\r\n+fast\r\n:0\r\n:0\r\n:0\r\n\
+                 *2\r\n+@fast\r\n+@connection\r\n*0\r\n*0\r\n*0\r\n",
+            ),
+            (
+                "COMMAND INFO config|get client|foo",
+                "*2\r\n*10\r\n$10\r\nconfig|get\r\n:-3\r\n*4\r\n+admin\r\n+noscript\r\n+loading\r\n+stale\r\n:0\r\n:0\r\n\
+                 :0\r\n*3\r\n+@admin\r\n+@slow\r\n+@dangerous\r\n*0\r\n*0\r\n*0\r\n$-1\r\n",
+            ),
+            ("COMMAND DOCS nope", "*0\r\n"),
+            (
+                "COMMAND DOCS client|id",
+                "*2\r\n$9\r\nclient|id\r\n*6\r\n$7\r\nsummary\r\n$48\r\nReturns the client ID for the current \
+                 connection\r\n$5\r\nsince\r\n$5\r\n5.0.0\r\n$5\r\ngroup\r\n$10\r\nconnection\r\n",
+            ),
+            ("COMMAND LIST x", "-ERR syntax error\r\n"),
+            ("COMMAND LIST FILTERBY", "-ERR syntax error\r\n"),
+            ("COMMAND LIST FILTERBY FOO x", "-ERR syntax error\r\n"),
+            ("COMMAND LIST FILTERBY MODULE x", "*0\r\n"),
+            ("COMMAND LIST FILTERBY ACLCAT foo", "*0\r\n"),
+            ("COMMAND LIST FILTERBY PATTERN ech*", "*1\r\n$4\r\necho\r\n"),
+            ("COMMAND LIST FILTERBY PATTERN client|id", "*1\r\n$9\r\nclient|id\r\n"),
+            ("COMMAND GETKEYS PING", "-ERR wrong number of arguments for 'command|getkeys' command\r\n"),
+            ("COMMAND GETKEYS PING x", "-ERR The command has no key arguments\r\n"),
+            ("COMMAND GETKEYS CONFIG GET x", "-ERR The command has no key arguments\r\n"),
+            ("COMMAND GETKEYS NOPE x", "-ERR Invalid command specified\r\n"),
+            ("COMMAND GETKEYS CLIENT NOPE", "-ERR Invalid command specified\r\n"),
+        ]);
+    }
+
+    #[test]
+    fn all_commands_are_described() {
+        let mut client = TestClient::connect(&server(None));
+        client.send("HELLO 3");
+        let head = format!("*{}\r\n*10\r\n$5\r\nhello\r\n:-1\r\n~6\r\n+noscript\r\n", table::count());
+        for line in ["COMMAND", "COMMAND INFO"] {
+            let reply = client.send(line);
+            assert!(reply.starts_with(&head), "{line}: {reply}");
+        }
+        let docs = client.send("COMMAND DOCS");
+        assert!(docs.starts_with(&format!("%{}\r\n$5\r\nhello\r\n%3\r\n", table::count())), "{docs}");
+        let container = client.send("COMMAND DOCS module");
+        assert!(container.contains("$11\r\nsubcommands\r\n%1\r\n$11\r\nmodule|list\r\n%3\r\n"), "{container}");
+    }
 }

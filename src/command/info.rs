@@ -130,6 +130,7 @@ fn info(request: &mut Request<'_>) -> Handled {
     Ok(Flow::Done(Reply::Text(sections.join("\r\n"))))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "most values are numbers or made for the field")]
 fn field(name: &'static str, value: impl ToString) -> Field {
     (Cow::Borrowed(name), value.to_string())
 }
@@ -305,6 +306,43 @@ fn module_list(_: &mut Request<'_>) -> Handled {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::server::tests::server;
+    use crate::command::testing::TestClient;
+
+    #[test]
+    fn sections_are_chosen_and_ordered() {
+        let mut client = TestClient::connect(&server(None));
+        client.send("HELLO 3");
+        client.check(&[
+            ("INFO nope", "=4\r\ntxt:\r\n"),
+            ("INFO MODULES", "=15\r\ntxt:# Modules\r\n\r\n"),
+            ("INFO cluster nope", "=34\r\ntxt:# Cluster\r\ncluster_enabled:0\r\n\r\n"),
+        ]);
+        let info = client.send("INFO persistence Server clients server");
+        let titles: Vec<_> = info.lines().filter(|line| line.contains("# ")).collect();
+        assert_eq!(titles, ["txt:# Server", "# Clients", "# Persistence"]);
+        for line in
+            ["redis_version:7.2.4", "redis_mode:standalone", "tcp_port:7000", "connected_clients:1", "loading:0"]
+        {
+            assert!(info.contains(&format!("\r\n{line}\r\n")), "{line} in {info}");
+        }
+        assert!(info.contains("\r\n\r\n# Clients\r\n"), "a blank line between sections: {info}");
+        let memory = client.send("INFO memory");
+        assert!(memory.contains("maxmemory:0\r\n") && !memory.contains("used_memory:0\r\n"), "{memory}");
+    }
+
+    #[test]
+    fn small_commands_answer_as_redis_does() {
+        TestClient::connect(&server(None)).check(&[
+            ("ROLE", "*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"),
+            ("TIME", "*2\r\n$2\r\n15\r\n$1\r\n0\r\n"),
+            ("MODULE LIST", "*0\r\n"),
+            ("MODULE LOAD x", "-ERR unknown subcommand 'LOAD'. Try MODULE HELP.\r\n"),
+            ("FLUSHDB x", "-ERR syntax error\r\n"),
+            ("FLUSHALL SYNC x", "-ERR syntax error\r\n"),
+            ("DBSIZE x", "-ERR wrong number of arguments for 'dbsize' command\r\n"),
+        ]);
+    }
 
     #[test]
     fn memory_is_read_from_procfs() {

@@ -25,3 +25,5 @@ pub mod set_options;
 pub mod spec;
 pub mod strings;
 pub mod table;
+#[cfg(test)]
+mod testing;

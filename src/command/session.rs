@@ -242,3 +242,128 @@ fn select(request: &mut Request<'_>) -> Handled {
 fn no_cluster(_: &mut Request<'_>) -> Handled {
     Err(ErrorReply::Other("ERR This instance has cluster support disabled"))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::command::request::ReplyMode;
+    use crate::command::server::tests::server;
+    use crate::command::testing::TestClient;
+    use crate::resp::reply::Protocol;
+
+    const WRONG: &str = "-WRONGPASS invalid username-password pair or user is disabled.\r\n";
+    const NOT_YET: &str = "-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH \
+                           <user> <pass> option can be used to authenticate the client and select the RESP protocol \
+                           version at the same time\r\n";
+
+    fn greeting(protocol: u8) -> String {
+        let head = if protocol == 2 { "*14" } else { "%7" };
+        format!(
+            "{head}\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$5\r\n7.2.4\r\n$5\r\nproto\r\n:{protocol}\r\n\
+             $2\r\nid\r\n:1\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n"
+        )
+    }
+
+    #[test]
+    fn hello_answers_as_redis_does() {
+        let (two, three) = (greeting(2), greeting(3));
+        let mut client = TestClient::connect(&server(None));
+        client.check(&[
+            ("HELLO", &two),
+            ("HELLO 3", &three),
+            ("HELLO", &three),
+            ("HELLO 4", "-NOPROTO unsupported protocol version\r\n"),
+            ("HELLO 1", "-NOPROTO unsupported protocol version\r\n"),
+            ("HELLO x", "-ERR Protocol version is not an integer or out of range\r\n"),
+            ("HELLO 03", "-ERR Protocol version is not an integer or out of range\r\n"),
+            ("HELLO 99999999999999999999", "-ERR Protocol version is not an integer or out of range\r\n"),
+            ("HELLO 3 FOO", "-ERR Syntax error in HELLO option 'FOO'\r\n"),
+            ("HELLO 3 AUTH default", "-ERR Syntax error in HELLO option 'AUTH'\r\n"),
+            ("HELLO 3 SETNAME", "-ERR Syntax error in HELLO option 'SETNAME'\r\n"),
+            ("HELLO 3 AUTH default x", &three),
+            ("HELLO 3 AUTH bob x", WRONG),
+            ("HELLO 3 SETNAME 'a b'", "-ERR Client names cannot contain spaces, newlines or special characters.\r\n"),
+            ("HELLO 2 SETNAME nm", &two),
+            ("CLIENT GETNAME", "$2\r\nnm\r\n"),
+            ("HELLO 2 SETNAME x AUTH bob y", WRONG),
+            ("CLIENT GETNAME", "$1\r\nx\r\n"),
+            ("HELLO 2 SETNAME ''", &two),
+            ("CLIENT GETNAME", "$-1\r\n"),
+        ]);
+    }
+
+    #[test]
+    fn hello_authenticates() {
+        let (two, three) = (greeting(2), greeting(3));
+        let mut client = TestClient::connect(&server(Some("sesame")));
+        client.check(&[
+            ("HELLO", NOT_YET),
+            ("HELLO 3", NOT_YET),
+            ("HELLO 4", "-NOPROTO unsupported protocol version\r\n"),
+            ("HELLO 3 AUTH default x", WRONG),
+            ("HELLO 3 AUTH bob sesame", WRONG),
+            (
+                "HELLO 3 AUTH default sesame SETNAME 'a b'",
+                "-ERR Client names cannot contain spaces, newlines or special characters.\r\n",
+            ),
+            ("HELLO", &two),
+            ("RESET", "+RESET\r\n"),
+            ("HELLO 3 SETNAME nm AUTH default sesame", &three),
+            ("HELLO 2", &two),
+        ]);
+    }
+
+    #[test]
+    fn auth_answers_as_redis_does() {
+        let without = "-ERR AUTH <password> called without any password configured for the default user. Are you sure \
+                       your configuration is correct?\r\n";
+        TestClient::connect(&server(None)).check(&[
+            ("AUTH x", without),
+            ("AUTH default x", "+OK\r\n"),
+            ("AUTH bob x", WRONG),
+            ("AUTH a b c", "-ERR syntax error\r\n"),
+            ("AUTH", "-ERR wrong number of arguments for 'auth' command\r\n"),
+        ]);
+        TestClient::connect(&server(Some("sesame"))).check(&[
+            ("AUTH default x", WRONG),
+            ("AUTH bob sesame", WRONG),
+            ("AUTH DEFAULT sesame", WRONG),
+            ("AUTH sesam", WRONG),
+            ("AUTH ''", WRONG),
+            ("AUTH default sesame", "+OK\r\n"),
+        ]);
+    }
+
+    #[test]
+    fn the_rest_answers_as_redis_does() {
+        let mut client = TestClient::connect(&server(None));
+        let range = "-ERR DB index is out of range\r\n";
+        client.check(&[
+            ("PING", "+PONG\r\n"),
+            ("ping a", "$1\r\na\r\n"),
+            ("PING a b", "-ERR wrong number of arguments for 'ping' command\r\n"),
+            ("ECHO a", "$1\r\na\r\n"),
+            ("SELECT 16", range),
+            ("SELECT -1", range),
+            ("SELECT x", "-ERR value is not an integer or out of range\r\n"),
+            ("SELECT 15", "+OK\r\n"),
+            ("SELECT 256", range),
+            ("READONLY", "-ERR This instance has cluster support disabled\r\n"),
+            ("CLUSTER INFO", "-ERR This instance has cluster support disabled\r\n"),
+            ("CLUSTER", "-ERR wrong number of arguments for 'cluster' command\r\n"),
+            ("QUIT a b", "+OK\r\n<EOF>"),
+        ]);
+        assert_eq!(client.state.db, 15);
+    }
+
+    #[test]
+    fn reset_forgets_the_connection() {
+        let mut client = TestClient::connect(&server(None));
+        for line in ["HELLO 3 SETNAME nm", "SELECT 4", "CLIENT REPLY OFF"] {
+            client.send(line);
+        }
+        assert_eq!(client.send("RESET"), "+RESET\r\n");
+        let state = &client.state;
+        assert_eq!((state.protocol, state.db, state.replies), (Protocol::Resp2, 0, ReplyMode::On));
+        assert!(state.name.is_empty() && state.authenticated);
+    }
+}

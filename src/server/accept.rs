@@ -1,14 +1,16 @@
 //! Accepting clients: how many, from where, and with which socket options.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::SetOnce;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::command::request::{ClientState, ReplyMode};
@@ -28,10 +30,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Idle time after which the kernel probes a peer, so that connections of vanished hosts end (Redis: `tcp-keepalive`).
 const KEEPALIVE: Duration = Duration::from_secs(300);
 
+/// How long a new connection waits for a store that has not been reached yet, before it is told so.
+const OPEN_PATIENCE: Duration = Duration::from_secs(1);
+
 /// What all connections share.
 pub struct Shared {
     /// The entries, as soon as the store has been reached.
-    pub keyspace: OnceLock<Arc<Keyspace>>,
+    pub keyspace: SetOnce<Arc<Keyspace>>,
     /// What commands may know of the server, with the registry of clients.
     pub info: Arc<ServerInfo>,
     /// Counts of commands.
@@ -137,14 +142,20 @@ where
         connected_at: now,
     };
     let connection = Connection::new(stream, client, registration, Arc::clone(shared));
-    shared.tasks.spawn(async move { connection.run(closing.cancelled()).await });
+    let shared = Arc::clone(shared);
+    let tasks = shared.tasks.clone();
+    tasks.spawn(async move {
+        // Right after the start the store is a moment away; a client that came so early can wait that long.
+        let _ = timeout(OPEN_PATIENCE, shared.keyspace.wait()).await;
+        connection.run(closing.cancelled()).await;
+    });
 }
 
 /// Says why, and closes.
 async fn refuse<S: AsyncWrite + Unpin>(mut stream: S, refusal: ErrorReply) {
     let text = format!("-{refusal}\r\n");
     // The peer may be gone, or not listen: it has been told as well as can be.
-    let _ = tokio::time::timeout(Duration::from_secs(1), async {
+    let _ = timeout(Duration::from_secs(1), async {
         stream.write_all(text.as_bytes()).await?;
         stream.shutdown().await
     })
