@@ -9,7 +9,7 @@ use crate::store::{ScanPage, ScanQuery};
 /// Rows in order of their slot; the key only if it is live, of the kind, and begins with the prefix.
 const PAGE: &str = "
     SELECT slot, CASE WHEN (expires_at IS NULL OR expires_at > ?4) AND (?5 IS NULL OR kind = ?5)
-                       AND substr(key, 1, length(?6)) = ?6 THEN key END
+                       AND (length(?6) = 0 OR substr(key, 1, length(?6)) = ?6) THEN key END
     FROM entry WHERE db = ?1 AND slot BETWEEN ?2 AND ?3 ORDER BY slot LIMIT ?7";
 
 /// See [`crate::store::Store::load`].
@@ -84,7 +84,7 @@ pub(super) fn random(
 pub(super) fn count(connection: &Connection, prefix: &[u8], now: UnixMs) -> rusqlite::Result<Vec<(u8, u64, u64)>> {
     let mut statement = connection.prepare_cached(
         "SELECT db, count(*), count(expires_at) FROM entry
-         WHERE (expires_at IS NULL OR expires_at > ?1) AND substr(key, 1, length(?2)) = ?2
+         WHERE (expires_at IS NULL OR expires_at > ?1) AND (length(?2) = 0 OR substr(key, 1, length(?2)) = ?2)
          GROUP BY db ORDER BY db",
     )?;
     let counted = statement.query_map(params![now, prefix], |row| {

@@ -79,7 +79,7 @@ impl Writer {
     /// See [`crate::store::Store::flush`].
     pub(super) fn flush(&mut self, db: Option<u8>, prefix: &[u8]) -> rusqlite::Result<()> {
         self.connection
-            .prepare_cached("DELETE FROM entry WHERE (?1 IS NULL OR db = ?1) AND substr(key, 1, length(?2)) = ?2")?
+            .prepare_cached("DELETE FROM entry WHERE (?1 IS NULL OR db = ?1) AND (length(?2) = 0 OR substr(key, 1, length(?2)) = ?2)")?
             .execute(params![db, prefix])
             .map(|_| ())
     }
