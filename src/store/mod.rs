@@ -4,6 +4,7 @@
 //! conformance suite in `tests/store.rs`.
 
 pub mod error;
+mod page;
 pub mod postgres;
 pub mod sqlite;
 
