@@ -7,6 +7,11 @@ use crate::resp::reply::Reply;
 
 /// The rows, by family. A family keeps its rows beside its handlers.
 const FAMILIES: &[&[Spec]] = &[
+    session::COMMANDS,
+    client::COMMANDS,
+    config::COMMANDS,
+    info::COMMANDS,
+    COMMANDS,
     strings::COMMANDS,
     counters::COMMANDS,
     ranges::COMMANDS,
@@ -14,11 +19,6 @@ const FAMILIES: &[&[Spec]] = &[
     expire::COMMANDS,
     scan::COMMANDS,
     object::COMMANDS,
-    session::COMMANDS,
-    client::COMMANDS,
-    config::COMMANDS,
-    info::COMMANDS,
-    COMMANDS,
 ];
 
 /// The one command that is about this table.

@@ -81,7 +81,8 @@ fn fault(error: &ErrorReply, out: &mut BytesMut) {
             out.put_u8(*got);
             out.put_slice(b"'\r\n");
         }
-        _ => leaf2(&Frame2::Error(&error.to_string()), out),
+        // As Redis does: line ends at the end go, others become spaces.
+        _ => leaf2(&Frame2::Error(error.to_string().trim_end_matches(['\r', '\n'])), out),
     }
     let end = out.len() - 2;
     for byte in &mut out[start..end] {

@@ -152,10 +152,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         next
     }
 
-    /// The store has not been reached since the start: nothing can be answered yet.
+    /// Answers what has arrived while the store has not been reached since the start: `PING`, so that the daemon can
+    /// be seen to live, and that it is loading to all else.
     fn refuse_while_loading(&mut self) -> Next {
-        self.give(None, ErrorReply::Loading.into());
-        Next::Close
+        loop {
+            match self.parser.parse(&self.input) {
+                Ok(Parsed::Incomplete) => return Next::Read,
+                Ok(Parsed::Empty { consumed }) => self.input.advance(consumed),
+                Ok(Parsed::Request { consumed }) => {
+                    let args = self.parser.args(&self.input);
+                    let is_ping = args.len() == 1 && args[0].eq_ignore_ascii_case(b"ping");
+                    let reply = if is_ping { Reply::Simple("PONG".into()) } else { ErrorReply::Loading.into() };
+                    self.give(None, reply);
+                    self.input.advance(consumed);
+                }
+                Err(fault) => {
+                    self.give(None, ErrorReply::Protocol(fault).into());
+                    return Next::Close;
+                }
+            }
+        }
     }
 
     /// Runs the request that the parser just found at `at` of the input.
@@ -182,6 +198,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.last_command = id.index();
                 (Some(id), dispatch::run(spec, &mut request))
             }
+            // Not a Redis client: it is told nothing, as in Redis.
+            Err(refused) if refused.close => return Next::Close,
             Err(refused) => (refused.id, refused.into()),
         };
         match flow {

@@ -127,7 +127,10 @@ async fn run(
 ) -> Result<Vec<Outcome>, Failure> {
     let nothing = |fault| (fault, Sent::Nothing);
     let mut lease = match slot.take() {
-        Some(lease) => lease,
+        Some(mut lease) => {
+            lease.unsettle();
+            lease
+        }
         None => pool.get().await.map_err(nothing)?,
     };
     let mutations: Vec<&Mutation> = work.groups.iter().flat_map(|&group| &batch[group]).collect();

@@ -181,6 +181,11 @@ impl Lease {
         };
     }
 
+    /// Says that work begins again on a connection that was settled.
+    pub(super) fn unsettle(&mut self) {
+        self.connection.settled = false;
+    }
+
     /// Whether the URL demands a server that takes writes.
     pub(super) fn must_write(&self) -> bool {
         self.connection.must_write

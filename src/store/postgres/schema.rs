@@ -23,6 +23,7 @@ pub(super) async fn migrate(lease: &mut Lease) -> Result<(), Fault> {
     if missing(result?)? == 0 {
         return Ok(());
     }
+    lease.unsettle();
     let result = within(MIGRATION_TIMEOUT, apply(lease)).await;
     if let Err(fault) = &result
         && !fault.ends_connection()

@@ -61,6 +61,7 @@ async fn step(lease: &mut Lease, from: Option<SweepCursor>, limit: u32) -> Resul
 /// See [`crate::store::Store::flush`].
 pub(super) async fn flush(pool: &Pool, db: Option<u8>, prefix: Vec<u8>) -> Result<(), StoreError> {
     let (db, prefix) = (db.map(i16::from), Hidden(prefix));
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&db, Type::INT2), (&prefix, Type::BYTEA)];
     let mut tries = 0;
     loop {
         let mut lease = pool.get().await.map_err(unapplied)?;
@@ -69,7 +70,6 @@ pub(super) async fn flush(pool: &Pool, db: Option<u8>, prefix: Vec<u8>) -> Resul
                 "BEGIN; SET LOCAL enable_seqscan = on; SET LOCAL statement_timeout = {}",
                 BULK_TIMEOUT.as_millis()
             );
-            let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&db, Type::INT2), (&prefix, Type::BYTEA)];
             let (begun, flushed, committed) = tokio::join!(biased;
                 lease.batch_execute(&setup),
                 lease.execute_typed(FLUSH, &parameters),

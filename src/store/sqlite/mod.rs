@@ -1,54 +1,63 @@
-//! The embedded store on SQLite: the zero-setup default for one daemon on one machine.
+//! The embedded store on SQLite: one thread writes, others read, and the `Store` trait in front of them.
 //!
-//! One thread writes and one reads, each with a connection of its own; the write-ahead log lets them work side by
-//! side, and is synced at each commit. A lock on a file beside the database keeps a second daemon out: it would not
-//! hear of this one's writes.
+//! One process has a file to itself: a second is refused by a lock on the file `….lock` beside it, as each would cache
+//! what the other changes. (Looking into the file with the `sqlite3` shell is fine.)
 
-mod error;
-mod lock;
+mod commit;
+mod file;
 mod read;
 mod schema;
-mod worker;
-mod write;
+mod sweep;
+mod thread;
 
-use std::fs;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::fs::File;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::future::BoxFuture;
 use rusqlite::Connection;
+use rusqlite::ffi::ErrorCode;
 
 use crate::config::SqliteConfig;
 use crate::entry::{Entry, Group, Key, Outcome, UnixMs};
 use crate::store::error::{StoreError, StoreErrorKind};
-use crate::store::sqlite::error::failed;
-use crate::store::sqlite::lock::DatabaseLock;
-use crate::store::sqlite::worker::Worker;
-use crate::store::sqlite::write::Writer;
+use crate::store::sqlite::commit::Writer;
+use crate::store::sqlite::thread::Worker;
 use crate::store::{PoolState, ScanPage, ScanQuery, Store, SweepCursor, Swept};
 
-/// Sessions in one SQLite file.
+/// How many threads read.
+const READERS: u32 = 2;
+
+/// Sessions in a SQLite file.
 pub struct SqliteStore {
     writer: Worker<Writer>,
-    reader: Worker<Connection>,
+    readers: Worker<Connection>,
     secret: [u8; 16],
-    _lock: DatabaseLock,
+    /// Locked while the store is open.
+    lock: std::sync::Mutex<Option<File>>,
 }
 
 impl SqliteStore {
-    /// Opens the file, creating it (readable by its owner only) and its directory if they are missing.
+    /// Opens the file, or makes it (mode 0600) and its directory (mode 0700), and starts the threads.
     ///
-    /// Every error is permanent: waiting does not cure a path that cannot be opened or a second daemon.
+    /// Every error is permanent: there is no server to wait for. Blocks the thread for the time of a few file accesses.
     pub fn open(config: &SqliteConfig) -> Result<Self, StoreError> {
-        let lock = prepare(&config.path)?;
-        let mut connection = connect(&config.path).map_err(StoreError::permanent)?;
-        let secret = schema::migrate(&mut connection)?;
-        let reader = connect(&config.path).map_err(StoreError::permanent)?;
-        reader.pragma_update(None, "query_only", true).map_err(StoreError::permanent)?;
-        let writer = Worker::start("sqlite-writer", Writer::new(connection)).map_err(StoreError::permanent)?;
-        let reader = Worker::start("sqlite-reader", reader).map_err(StoreError::permanent)?;
-        Ok(Self { writer, reader, secret, _lock: lock })
+        let failed = |error: file::OpenError| StoreError::permanent(error);
+        let path = &config.path;
+        let lock = file::prepare(path).map_err(failed)?;
+        let mut writer = file::connect(path).map_err(failed)?;
+        schema::migrate(&mut writer).map_err(|error| failed(file::OpenError::schema(path, error)))?;
+        let secret = schema::hash_secret(&writer).map_err(|error| failed(file::OpenError::sqlite(path, error)))?;
+        let mut readers = Vec::new();
+        for _ in 0..READERS {
+            readers.push(file::connect_reader(path).map_err(failed)?);
+        }
+        let started = |error: std::io::Error| StoreError::permanent(error);
+        Ok(Self {
+            writer: Worker::start("sqlite-writer", vec![Writer::new(writer)]).map_err(started)?,
+            readers: Worker::start("sqlite-reader", readers).map_err(started)?,
+            secret,
+            lock: std::sync::Mutex::new(Some(lock)),
+        })
     }
 }
 
@@ -58,97 +67,86 @@ impl Store for SqliteStore {
     }
 
     fn load(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<Vec<Option<Entry>>, StoreError>> {
-        Box::pin(self.reader.run(move |connection| read::load(connection, &keys, now()).map_err(failed)))
+        Box::pin(self.readers.run(move |connection| read::load(connection, &keys, now_ms())))
     }
 
     fn commit<'a>(&'a self, batch: &'a [Group]) -> BoxFuture<'a, Vec<Result<Outcome, StoreError>>> {
-        let groups = batch.to_vec();
-        let count = groups.len();
+        let (batch, count) = (batch.to_vec(), batch.len());
+        let work = self.writer.run(move |writer| Ok(writer.commit(&batch, now_ms())));
         Box::pin(async move {
-            let committed = self.writer.run(move |writer| Ok(writer.commit(&groups, now()))).await;
-            committed.unwrap_or_else(|error| {
-                // The writer is gone: whether it had begun cannot be known.
-                (0..count).map(|_| Err(StoreError::bare(error.kind()))).collect()
-            })
+            match work.await {
+                Ok(results) => results,
+                // The writer has ended, before or while it had this batch.
+                Err(error) => (0..count).map(|_| Err(StoreError::bare(error.kind()))).collect(),
+            }
         })
     }
 
     fn scan(&self, query: ScanQuery) -> BoxFuture<'_, Result<ScanPage, StoreError>> {
-        Box::pin(self.reader.run(move |connection| read::scan(connection, &query, now()).map_err(failed)))
+        Box::pin(self.readers.run(move |connection| read::scan(connection, &query, now_ms())))
     }
 
     fn random(&self, db: u8, prefix: Vec<u8>) -> BoxFuture<'_, Result<Option<Box<[u8]>>, StoreError>> {
-        Box::pin(self.reader.run(move |connection| read::random(connection, db, prefix, now()).map_err(failed)))
+        Box::pin(self.readers.run(move |connection| read::random(connection, db, prefix, now_ms())))
     }
 
     fn flush(&self, db: Option<u8>, prefix: Vec<u8>) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(self.writer.run(move |writer| writer.flush(db, &prefix).map_err(failed)))
+        Box::pin(self.writer.run(move |writer| sweep::flush(writer.connection(), db, &prefix)))
     }
 
     fn count(&self, prefix: Vec<u8>) -> BoxFuture<'_, Result<Vec<(u8, u64, u64)>, StoreError>> {
-        Box::pin(self.reader.run(move |connection| read::count(connection, &prefix, now()).map_err(failed)))
+        Box::pin(self.readers.run(move |connection| read::count(connection, &prefix, now_ms())))
     }
 
     fn sweep(&self, from: Option<SweepCursor>, limit: u32) -> BoxFuture<'_, Result<Swept, StoreError>> {
-        Box::pin(self.writer.run(move |writer| writer.sweep(from, limit, now()).map_err(failed)))
+        Box::pin(self.writer.run(move |writer| sweep::step(writer.connection(), from, limit, now_ms())))
     }
 
-    /// This machine's clock; asked of the reader, so that it also proves that the store works.
     fn now(&self) -> BoxFuture<'_, Result<UnixMs, StoreError>> {
-        Box::pin(self.reader.run(|connection| {
-            connection.query_row("SELECT count(*) FROM meta", [], |_| Ok(())).map_err(failed)?;
-            Ok(now())
+        // Asks the file as well, since this is the probe.
+        Box::pin(self.readers.run(|connection| {
+            connection
+                .query_row("SELECT 1 FROM meta LIMIT 1", [], |_| Ok(()))
+                .map_err(|error| failure(error, false))?;
+            Ok(now_ms())
         }))
     }
 
     fn pool(&self) -> PoolState {
-        PoolState { open: 2, idle: u32::from(self.writer.is_idle()) + u32::from(self.reader.is_idle()) }
+        let (open, busy) = (self.readers.threads() + self.writer.threads(), self.readers.busy() + self.writer.busy());
+        PoolState { open, idle: open.saturating_sub(busy) }
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async move {
-            self.reader.stop().await;
-            self.writer.stop().await;
+        Box::pin(async {
+            // The writer last: the last connection to close copies the log into the file.
+            self.readers.close().await;
+            self.writer.close().await;
+            drop(self.lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take());
         })
     }
 }
 
-/// The machine's clock: SQLite has no other, and one machine has one.
+/// The machine's clock, which is this store's.
 #[expect(clippy::disallowed_methods, reason = "this store's clock is the machine's")]
-fn now() -> UnixMs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |elapsed| elapsed.as_millis() as i64)
+fn now_ms() -> UnixMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMs::try_from(since.as_millis()).unwrap_or(UnixMs::MAX)
 }
 
-/// Makes directory and file, and locks out others.
-fn prepare(path: &Path) -> Result<DatabaseLock, StoreError> {
-    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(StoreError::permanent)?;
-    }
-    let lock = DatabaseLock::take(path)?;
-    fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)
-        .or_else(|_| fs::OpenOptions::new().read(true).open(path))
-        .map_err(StoreError::permanent)?;
-    Ok(lock)
+/// The store's error for one of SQLite. `committing`: whether it came from a COMMIT.
+fn failure(error: rusqlite::Error, committing: bool) -> StoreError {
+    let kind = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => StoreErrorKind::Full,
+        Some(ErrorCode::ReadOnly) => StoreErrorKind::ReadOnly,
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::OutOfMemory) => {
+            StoreErrorKind::Unavailable
+        }
+        Some(ErrorCode::TooBig | ErrorCode::ConstraintViolation) => StoreErrorKind::Rejected,
+        // Part of the log may have reached the disk.
+        Some(ErrorCode::SystemIoFailure) if committing => StoreErrorKind::UnknownOutcome,
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => StoreErrorKind::Unavailable,
+        _ => StoreErrorKind::Internal,
+    };
+    StoreError::new(kind, error)
 }
-
-/// A connection with every option said out loud.
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(path)?;
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    // A commit is on the disk before it is acknowledged, also through a loss of power.
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "temp_store", "MEMORY")?;
-    // In KiB, as it is negative: the pages that hold the indexes of a million sessions.
-    connection.pragma_update(None, "cache_size", -64 * 1024)?;
-    connection.set_prepared_statement_cache_capacity(32);
-    Ok(connection)
-}
-
-/// The kind of error where a worker's thread is gone.
-const GONE: StoreErrorKind = StoreErrorKind::Unavailable;
