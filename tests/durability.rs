@@ -34,12 +34,12 @@ fn acknowledged_writes_survive_kills_on_postgres() {
     daemon.start_again();
     load.wait_for(WRITES / 2);
     cluster.kill9();
-    cluster.start_again();
+    cluster.run();
     load.wait_for(WRITES * 3 / 4);
     // Both at once, the store first back.
     daemon.kill9();
     cluster.kill9();
-    cluster.start_again();
+    cluster.run();
     daemon.start_again();
 
     let acknowledged = load.finish();

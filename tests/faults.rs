@@ -65,7 +65,7 @@ fn the_store_goes_away_and_comes_back() {
         assert_eq!(daemon.page("/livez").0, 200);
         assert_eq!(daemon.page("/metrics").0, 200);
 
-        cluster.start_again();
+        cluster.run();
         wait_for("ready again", || (daemon.page("/readyz").0 == 200).then_some(()));
         wait_for("reads again", || (client.ask("GET never-seen") == "$-1\\r\\n").then_some(()));
         assert_eq!(
@@ -91,7 +91,7 @@ fn the_daemon_may_start_before_its_store() {
     }
     assert_eq!(daemon.page("/readyz").0, 503);
     assert_eq!(daemon.page("/livez").0, 200);
-    cluster.start_again();
+    cluster.run();
     wait_for("writes", || (client.ask("SET a 1") == "+OK\\r\\n").then_some(()));
     wait_for("ready", || (daemon.page("/readyz").0 == 200).then_some(()));
 }
