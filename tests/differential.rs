@@ -223,7 +223,6 @@ fn random_request(rng: &mut Rng) -> Vec<Vec<u8>> {
         "SELECT d",
         "DBSIZE",
         "KEYS *",
-        "OBJECT ENCODING k",
         "FLUSHDB",
     ];
     const OPTIONS: &[&str] =

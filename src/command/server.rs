@@ -104,7 +104,6 @@ impl ServerInfo {
             clients: Clients::default(),
             started: Instant::now(),
             password: Mutex::new(config.password.clone()),
-            password: Mutex::new(config.password.clone()),
             baseline: Mutex::default(),
         })
     }

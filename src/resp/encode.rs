@@ -68,12 +68,17 @@ fn simple(text: &str, out: &mut BytesMut) {
 fn fault(error: &ErrorReply, out: &mut BytesMut) {
     let start = out.len();
     match error {
-        // The two that may quote bytes that are not text.
+        // Those that may quote bytes that are not text.
         ErrorReply::UnknownCommand { name, args } => {
             out.put_slice(b"-ERR unknown command '");
             out.put_slice(name);
             out.put_slice(b"', with args beginning with: ");
             out.put_slice(args);
+            out.put_slice(b"\r\n");
+        }
+        ErrorReply::UnsupportedOption(option) => {
+            out.put_slice(b"-ERR Unsupported option ");
+            out.put_slice(line_end_trimmed(option));
             out.put_slice(b"\r\n");
         }
         ErrorReply::Protocol(ProtocolFault::ExpectedDollar(got)) => {
@@ -90,6 +95,12 @@ fn fault(error: &ErrorReply, out: &mut BytesMut) {
             *byte = b' ';
         }
     }
+}
+
+/// `text` without line ends at its end.
+fn line_end_trimmed(text: &[u8]) -> &[u8] {
+    let end = text.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
+    &text[..end]
 }
 
 fn verbatim(text: &str, out: &mut BytesMut) {
