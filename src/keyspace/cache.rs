@@ -214,12 +214,14 @@ impl Shard {
             self.drop_entry(key);
             return;
         }
-        if let Some((old_key, old)) = self.entries.push(key.clone(), entry) {
-            self.figures.bytes -= slot_cost(&old_key, old.as_ref());
-            self.figures.entries -= 1;
+        if let Some(held) = self.entries.get_mut(key) {
+            let old = std::mem::replace(held, entry);
+            self.figures.bytes -= slot_cost(key, old.as_ref());
+        } else {
+            self.entries.push(key.clone(), entry);
+            self.figures.entries += 1;
         }
         self.figures.bytes += bytes;
-        self.figures.entries += 1;
         while self.figures.bytes > share {
             let Some((key, entry)) = self.entries.pop_lru() else { break };
             self.figures.bytes -= slot_cost(&key, entry.as_ref());
