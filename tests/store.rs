@@ -61,7 +61,8 @@ fn sqlite_conforms() {
 #[test]
 fn postgres_conforms() {
     // Nothing here is about durability.
-    let cluster = Arc::new(Cluster::start_with(&[("fsync", "off"), ("max_connections", "200")]));
+    let cluster =
+        Arc::new(Cluster::start_with(&[("fsync", "off"), ("max_connections", "200"), ("deadlock_timeout", "100ms")]));
     run_all("postgres", |name| {
         cluster.create_database(name);
         Place::Postgres(Arc::clone(&cluster), name.to_owned())
