@@ -42,10 +42,13 @@ impl Cluster {
             chown(dir.path(), Some(uid), Some(gid)).unwrap();
         }
         let data = dir.path().join("data");
-        run(as_user(&bin.join("initdb"))
-            .arg("-D")
-            .arg(&data)
-            .args(["--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]));
+        run(as_user(&bin.join("initdb")).arg("-D").arg(&data).args([
+            "--username=postgres",
+            "--auth=trust",
+            "--no-sync",
+            "--encoding=UTF8",
+            "--locale=C",
+        ]));
         let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let mut cluster = Self { bin, dir, port: 0, settings, server: None };
         for _ in 0..20 {
