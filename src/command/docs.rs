@@ -159,7 +159,7 @@ fn key_spec(spec: &Spec) -> Reply {
 fn categories(spec: &Spec) -> Vec<&'static str> {
     let group = |name| spec.group == name && spec.subcommands.is_empty();
     [
-        ("@keyspace", group("generic")),
+        ("@keyspace", group("generic") || spec.touches_everything()),
         ("@read", spec.has(Flag::ReadOnly)),
         ("@write", spec.has(Flag::Write)),
         ("@string", group("string")),
@@ -189,6 +189,7 @@ fn document(spec: &Spec, container: Option<&Spec>) -> (Reply, Reply) {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::command::server::tests::server;
     use crate::command::table;
     use crate::command::testing::TestClient;
@@ -243,5 +244,63 @@ mod tests {
         assert!(docs.starts_with(&format!("%{}\r\n$5\r\nhello\r\n%3\r\n", table::count())), "{docs}");
         let container = client.send("COMMAND DOCS module");
         assert!(container.contains("$11\r\nsubcommands\r\n%1\r\n$11\r\nmodule|list\r\n%3\r\n"), "{container}");
+    }
+
+    /// Rows with keys, whatever the table has.
+    static ROWS: [&Spec; 2] = [
+        &Spec {
+            name: "read",
+            arity: 2,
+            flags: &[Flag::ReadOnly, Flag::Fast],
+            keys: KeySpec::ONE,
+            group: "string",
+            ..Spec::BASE
+        },
+        &Spec { name: "pairs", arity: -3, flags: &[Flag::Write], keys: KeySpec::PAIRS, group: "string", ..Spec::BASE },
+    ];
+
+    /// Encodes a reply about [`ROWS`] to a request of these words.
+    fn about(words: &str, reply: impl Fn(&Rows, Args<'_>) -> Result<Reply, ErrorReply>) -> String {
+        let mut start = 0;
+        let ranges: Vec<_> = words
+            .split(' ')
+            .map(|word| {
+                let range = start..start + word.len();
+                start = range.end + 1;
+                range
+            })
+            .collect();
+        let reply = reply(&ROWS, Args::new(words.as_bytes(), &ranges)).unwrap_or_else(Reply::Error);
+        let mut out = bytes::BytesMut::new();
+        crate::resp::encode::encode(&reply, crate::resp::reply::Protocol::Resp3, &mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    #[test]
+    fn keys_are_told() {
+        for (words, reply) in [
+            ("command getkeys Read k", "*1\r\n$1\r\nk\r\n"),
+            ("command getkeys PAIRS a 1 b 2", "*2\r\n$1\r\na\r\n$1\r\nb\r\n"),
+            ("command getkeys read a b", "-ERR Invalid number of arguments specified for command\r\n"),
+        ] {
+            assert_eq!(about(words, get_keys), reply, "{words}");
+        }
+    }
+
+    #[test]
+    fn key_specs_are_as_redis_has_them() {
+        let spec = |access: &str, last: i32, step: i32| {
+            format!(
+                "~1\r\n%3\r\n$5\r\nflags\r\n~1\r\n+{access}\r\n$12\r\nbegin_search\r\n%2\r\n$4\r\ntype\r\n$5\r\nindex\r\n\
+                 $4\r\nspec\r\n%1\r\n$5\r\nindex\r\n:1\r\n$9\r\nfind_keys\r\n%2\r\n$4\r\ntype\r\n$5\r\nrange\r\n$4\r\n\
+                 spec\r\n%3\r\n$7\r\nlastkey\r\n:{last}\r\n$7\r\nkeystep\r\n:{step}\r\n$5\r\nlimit\r\n:0\r\n~0\r\n"
+            )
+        };
+        let read = "*10\r\n$4\r\nread\r\n:2\r\n~2\r\n+readonly\r\n+fast\r\n:1\r\n:1\r\n:1\r\n~3\r\n+@read\r\n+@string\r\n\
+                    +@fast\r\n~0\r\n";
+        let pairs = "*10\r\n$5\r\npairs\r\n:-3\r\n~1\r\n+write\r\n:1\r\n:-1\r\n:2\r\n~3\r\n+@write\r\n+@string\r\n\
+                     +@slow\r\n~0\r\n";
+        let expected = format!("*2\r\n{read}{}{pairs}{}", spec("RO", 0, 1), spec("RW", -1, 2));
+        assert_eq!(about("command info", |rows, args| Ok(info(rows, args, 2))), expected);
     }
 }

@@ -179,8 +179,8 @@ impl Condition {
 }
 
 /// An option as it may stand in an error: in one line, and not long.
-fn quoted(option: &[u8]) -> String {
-    String::from_utf8_lossy(&option[..option.len().min(MAX_QUOTED)]).replace(['\r', '\n'], " ")
+fn quoted(option: &[u8]) -> Vec<u8> {
+    option[..option.len().min(MAX_QUOTED)].to_vec()
 }
 
 #[cfg(test)]
@@ -217,7 +217,7 @@ mod tests {
             (&["GT", "LT"], Some(gt)),
             (&["XX", "LT", "GT"], Some(gt)),
             (&["NX", "GT", "foo"], Some("ERR Unsupported option foo")),
-            (&["a\r\nb"], Some("ERR Unsupported option a  b")),
+            (&["a\r\nb"], Some("ERR Unsupported option a\r\nb")),
         ] {
             assert_eq!(parse(options).err().as_deref(), complaint, "{options:?}");
         }

@@ -417,13 +417,13 @@ mod tests {
     #[test]
     fn the_example_file_with_every_key_set_is_taken() {
         let example = crate::config::settings::example_file();
-        let set: String = example
+        let set: Vec<&str> = example
             .lines()
             .map(|line| {
                 line.strip_prefix("# ").filter(|rest| rest.contains(" = ") && !rest.contains('…')).unwrap_or(line)
             })
-            .map(|line| format!("{line}\n"))
             .collect();
+        let set = set.join("\n");
         let defaults = SETTINGS.iter().filter(|setting| setting.default.is_some()).count();
         assert_eq!(set.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).count(), defaults);
         let from_file = loaded("", &[], &set).unwrap();

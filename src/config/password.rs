@@ -47,9 +47,12 @@ pub(super) fn read(path: &Path) -> Result<Password, String> {
     Password::new(text).ok_or_else(|| "holds no password".into())
 }
 
-/// Whether everybody on the machine may read the file.
+/// Whether everybody on the machine may read the file. Not asked of what a container engine mounts as a secret: that is
+/// readable to all in the container, which is this process.
 pub(super) fn is_public(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o004 != 0)
+    !path.starts_with("/run/secrets")
+        && std::fs::metadata(path)
+            .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o004 != 0)
 }
 
 impl fmt::Debug for Password {

@@ -68,12 +68,17 @@ fn simple(text: &str, out: &mut BytesMut) {
 fn fault(error: &ErrorReply, out: &mut BytesMut) {
     let start = out.len();
     match error {
-        // The two that may quote bytes that are not text.
+        // Those that may quote bytes that are not text.
         ErrorReply::UnknownCommand { name, args } => {
             out.put_slice(b"-ERR unknown command '");
             out.put_slice(name);
             out.put_slice(b"', with args beginning with: ");
             out.put_slice(args);
+            out.put_slice(b"\r\n");
+        }
+        ErrorReply::UnsupportedOption(option) => {
+            out.put_slice(b"-ERR Unsupported option ");
+            out.put_slice(line_end_trimmed(option));
             out.put_slice(b"\r\n");
         }
         ErrorReply::Protocol(ProtocolFault::ExpectedDollar(got)) => {
@@ -90,6 +95,12 @@ fn fault(error: &ErrorReply, out: &mut BytesMut) {
             *byte = b' ';
         }
     }
+}
+
+/// `text` without line ends at its end.
+fn line_end_trimmed(text: &[u8]) -> &[u8] {
+    let end = text.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
+    &text[..end]
 }
 
 fn verbatim(text: &str, out: &mut BytesMut) {
@@ -271,7 +282,7 @@ mod tests {
             (3.0, "3"),
             (-1.5, "-1.5"),
             (100.0, "100"),
-            (3.14, "3.1400000000000001"),
+            (2.1, "2.1000000000000001"),
             (1e16, "10000000000000000"),
             (1e17, "1e+17"),
             (1.25e-5, "1.2500000000000001e-05"),

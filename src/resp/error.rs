@@ -60,7 +60,7 @@ pub enum ErrorReply {
     /// `GT and LT options at the same time are not compatible`.
     ExpireGtLt,
     /// `Unsupported option X`.
-    UnsupportedOption(String),
+    UnsupportedOption(Vec<u8>),
     /// A key longer than the configured limit.
     KeyTooLong {
         /// The limit in bytes.
@@ -173,7 +173,9 @@ impl fmt::Display for ErrorReply {
             Self::InvalidExpire(command) => {
                 return write!(f, "ERR invalid expire time in '{command}' command");
             }
-            Self::UnsupportedOption(option) => return write!(f, "ERR Unsupported option {option}"),
+            Self::UnsupportedOption(option) => {
+                return write!(f, "ERR Unsupported option {}", String::from_utf8_lossy(option));
+            }
             Self::KeyTooLong { limit } => {
                 return write!(f, "ERR key is too long (the limit is {limit} bytes)");
             }

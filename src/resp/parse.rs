@@ -256,9 +256,8 @@ fn parse_number(digits: &[u8]) -> Option<i64> {
         _ => (false, digits),
     };
     match digits {
-        [] => return None,
         [b'0'] => return (!negative).then_some(0),
-        [b'0', ..] => return None,
+        [] | [b'0', ..] => return None,
         _ => {}
     }
     digits.iter().try_fold(0_i64, |number, byte| {
@@ -477,7 +476,7 @@ mod tests {
         for (start, end, fault) in
             [("", "\n", InlineTooLong), ("*", "\r\n", MultibulkLineTooLong), ("*1\r\n$", "\r\n", BulkLineTooLong)]
         {
-            let head = if start.starts_with('*') { 1 } else { 0 };
+            let head = usize::from(start.starts_with('*'));
             let endless = [start.as_bytes(), &vec![b'1'; MAX_LINE + 1 - head]].concat();
             let ended = [&endless, end.as_bytes()].concat();
             for stream in [&endless, &ended] {
