@@ -845,7 +845,7 @@ async fn a_closed_store_says_so(fixture: Fixture) {
     assert!(begun.await.unwrap().iter().all(Result::is_ok));
     let error = fixture.store.load(vec![key.clone()]).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unavailable);
-    let results = fixture.store.commit(&vec![vec![put(&key, Expect::Any, b"v", None)]]).await;
+    let results = fixture.store.commit(&[vec![put(&key, Expect::Any, b"v", None)]]).await;
     assert_eq!(results[0].as_ref().unwrap_err().kind(), StoreErrorKind::Unavailable);
     assert_eq!(fixture.store.now().await.unwrap_err().kind(), StoreErrorKind::Unavailable);
     fixture.store.close().await;

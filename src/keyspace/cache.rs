@@ -91,17 +91,17 @@ impl Cache {
     }
 
     /// Ends a flight: fills the cache if nothing happened to the key meanwhile, and answers those who wait.
-    pub fn land(&self, flight: &Arc<Flight>, landing: Landing) {
+    pub fn land(&self, flight: &Arc<Flight>, landing: &Landing) {
         let mut shard = self.shard(flight.key().hash());
         let alive = shard.flights.get(flight.key()).is_some_and(|current| Arc::ptr_eq(current, flight));
         if alive {
             shard.flights.remove(flight.key());
-            if let Ok(entry) = &landing {
+            if let Ok(entry) = landing {
                 shard.put(flight.key(), entry.clone(), self.share());
             }
         }
         drop(shard);
-        flight.answer(&landing);
+        flight.answer(landing);
     }
 
     /// The generation to hand to [`Cache::committed`] later. Taken before the store is asked.
