@@ -3,6 +3,8 @@
 pub mod args;
 pub mod glob;
 pub mod keys;
+pub mod long_double;
+pub mod number;
 pub mod request;
 pub mod server;
 pub mod session;
