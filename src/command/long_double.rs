@@ -5,6 +5,8 @@
 
 use std::fmt::Write as _;
 
+use crate::command::number::split_sign;
+
 /// Longer texts are no numbers (Redis: `MAX_LONG_DOUBLE_CHARS`).
 const MAX_TEXT: usize = 5 * 1024;
 /// The largest exponent of two of the format.
@@ -45,11 +47,7 @@ impl LongDouble {
         if text.len() >= MAX_TEXT {
             return None;
         }
-        let (negative, unsigned) = match text {
-            [b'-', unsigned @ ..] => (true, unsigned),
-            [b'+', unsigned @ ..] => (false, unsigned),
-            unsigned => (false, unsigned),
-        };
+        let (negative, unsigned) = split_sign(text);
         if unsigned.eq_ignore_ascii_case(b"inf") || unsigned.eq_ignore_ascii_case(b"infinity") {
             return Some(Self::Infinite);
         }
@@ -142,7 +140,7 @@ impl Finite {
             text.push('-');
         }
         if self.exponent >= 0 {
-            text.push_str(&Natural::shifted(self.mantissa, self.exponent as u32).to_text());
+            text.push_str(&Natural::shifted(self.mantissa, self.exponent as u32).into_text());
             return text;
         }
         let scaled = u128::from(self.mantissa) * FRACTION_SCALE;
@@ -185,16 +183,12 @@ fn split_decimal(text: &[u8]) -> Option<(Vec<u8>, i32)> {
 
 /// The exponent behind the `e`; a large one is cut to what is surely out of range.
 fn decimal_power(text: &[u8]) -> Option<i32> {
-    let (sign, digits) = match text {
-        [b'-', digits @ ..] => (-1, digits),
-        [b'+', digits @ ..] => (1, digits),
-        digits => (1, digits),
-    };
+    let (negative, digits) = split_sign(text);
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
     let power = digits.iter().fold(0, |power: i32, digit| (power * 10 + i32::from(digit - b'0')).min(1_000_000));
-    Some(sign * power)
+    Some(if negative { -power } else { power })
 }
 
 /// A natural number of any size, in limbs of 32 bits, the lowest first.
@@ -252,7 +246,11 @@ impl Natural {
 
     /// Divides by a power of ten; true if there was a remainder.
     fn divide_by_ten_to(&mut self, power: usize) -> bool {
-        decimal_steps(power).fold(false, |inexact, step| self.divide(step) > 0 || inexact)
+        let mut inexact = false;
+        for step in decimal_steps(power) {
+            inexact |= self.divide(step) > 0;
+        }
+        inexact
     }
 
     fn shift_limbs(&mut self, limbs: usize) {
@@ -272,7 +270,7 @@ impl Natural {
         (top, 32 * low.len() as i32, low.iter().any(|limb| *limb > 0))
     }
 
-    fn to_text(mut self) -> String {
+    fn into_text(mut self) -> String {
         let mut chunks = Vec::new();
         while !self.0.is_empty() {
             chunks.push(self.divide(CHUNK_SCALE));
@@ -387,7 +385,7 @@ mod tests {
             ("-26.000008", "984788611.348", Ok("984788585.34799199999542907")),
         ];
         for (a, b, expected) in cases {
-            assert_eq!(add(a, b).as_deref(), expected.as_ref().map(|text| *text).map_err(|error| error), "{a} + {b}");
+            assert_eq!(add(a, b).as_deref(), expected.as_ref().copied(), "{a} + {b}");
         }
     }
 

@@ -26,11 +26,7 @@ pub fn database(text: &[u8]) -> Result<u8, ErrorReply> {
 
 /// The cursor in an argument as C's `strtoul` reads it, sign included, but no leading space.
 pub fn cursor(text: &[u8]) -> Result<u64, ErrorReply> {
-    let (negative, digits) = match text {
-        [b'-', digits @ ..] => (true, digits),
-        [b'+', digits @ ..] => (false, digits),
-        digits => (false, digits),
-    };
+    let (negative, digits) = split_sign(text);
     if text.is_empty() {
         return Ok(0);
     }
@@ -40,6 +36,14 @@ pub fn cursor(text: &[u8]) -> Result<u64, ErrorReply> {
     let magnitude: u64 =
         std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).ok_or(ErrorReply::InvalidCursor)?;
     Ok(if negative { magnitude.wrapping_neg() } else { magnitude })
+}
+
+/// The text behind its sign, if it has one, and whether that is a minus.
+pub(super) fn split_sign(text: &[u8]) -> (bool, &[u8]) {
+    match text {
+        [sign @ (b'-' | b'+'), rest @ ..] => (*sign == b'-', rest),
+        _ => (false, text),
+    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,18 @@
 //! The one table of what exists. Arity checks, `COMMAND`, metric labels and the README's list derive from it.
 
 use crate::command::spec::Spec;
+use crate::command::{counters, expire, keys, object, ranges, scan, strings};
 
 /// The rows, by family. A family keeps its rows beside its handlers.
-const FAMILIES: &[&[Spec]] = &[];
+const FAMILIES: &[&[Spec]] = &[
+    strings::COMMANDS,
+    counters::COMMANDS,
+    ranges::COMMANDS,
+    keys::COMMANDS,
+    expire::COMMANDS,
+    scan::COMMANDS,
+    object::COMMANDS,
+];
 
 /// A command's place in the table, from 0 to [`count`] - 1; what metrics count by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
