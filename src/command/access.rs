@@ -3,8 +3,9 @@
 
 use crate::command::request::{Flow, Handled, Request};
 use crate::entry::{Applied, Change, Entry, Expect, Group, Key, Kind, Mutation, Outcome, UnixMs, Value};
+use crate::keyspace::Read;
 use crate::keyspace::key::KeyRef;
-use crate::keyspace::{Decision, Read};
+use crate::keyspace::update::Decision;
 use crate::resp::error::ErrorReply;
 use crate::resp::reply::Reply;
 

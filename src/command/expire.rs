@@ -6,7 +6,7 @@ use crate::command::expiry::{Scale, Shown};
 use crate::command::request::{Handled, Request};
 use crate::command::spec::{Flag, KeySpec, Spec};
 use crate::entry::{Change, UnixMs};
-use crate::keyspace::Decision;
+use crate::keyspace::update::Decision;
 use crate::resp::error::ErrorReply;
 use crate::resp::reply::Reply;
 
@@ -179,8 +179,8 @@ impl Condition {
 }
 
 /// An option as it may stand in an error: in one line, and not long.
-fn quoted(option: &[u8]) -> String {
-    String::from_utf8_lossy(&option[..option.len().min(MAX_QUOTED)]).replace(['\r', '\n'], " ")
+fn quoted(option: &[u8]) -> Vec<u8> {
+    option[..option.len().min(MAX_QUOTED)].to_vec()
 }
 
 #[cfg(test)]

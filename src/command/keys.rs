@@ -6,7 +6,7 @@ use crate::command::number::database;
 use crate::command::request::{Flow, Handled, Request};
 use crate::command::spec::{Flag, KeySpec, Queues, Spec};
 use crate::entry::{Change, Entry, Expect, Key, Mutation, Value};
-use crate::keyspace::Decision;
+use crate::keyspace::update::Decision;
 use crate::resp::error::ErrorReply;
 use crate::resp::reply::Reply;
 

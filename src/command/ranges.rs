@@ -7,7 +7,7 @@ use crate::command::number::integer;
 use crate::command::request::{Handled, Request};
 use crate::command::spec::{Flag, KeySpec, Spec};
 use crate::entry::Value;
-use crate::keyspace::Decision;
+use crate::keyspace::update::Decision;
 use crate::resp::error::ErrorReply;
 use crate::resp::reply::Reply;
 

@@ -161,6 +161,13 @@ impl Spec {
         (first..end).step_by(step.max(1) as usize).filter_map(move |at| args.get(at as usize))
     }
 
+    /// Whether the command reads or changes entries that no argument names (`FLUSHDB`, `SCAN`): it must see all earlier
+    /// writes of its connection.
+    #[must_use]
+    pub fn touches_everything(&self) -> bool {
+        self.keys == KeySpec::NONE && (self.has(Flag::Write) || self.has(Flag::ReadOnly))
+    }
+
     /// Whether this request may start while earlier writes of its connection are not committed; see [`Spec::queues`].
     #[must_use]
     pub fn may_queue(&self, args: Args<'_>) -> bool {

@@ -8,7 +8,7 @@ use crate::command::request::{Handled, Request};
 use crate::command::set_options::{Expiry, Grammar, Options, set_is_blind};
 use crate::command::spec::{Flag, KeySpec, Queues, Spec};
 use crate::entry::{Change, Entry, Expect, Kind, UnixMs, Value};
-use crate::keyspace::Decision;
+use crate::keyspace::update::Decision;
 use crate::resp::error::{Cow, ErrorReply};
 use crate::resp::reply::Reply;
 

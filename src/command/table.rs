@@ -1,10 +1,17 @@
 //! The one table of what exists. Arity checks, `COMMAND`, metric labels and the README's list derive from it.
 
-use crate::command::spec::Spec;
-use crate::command::{counters, expire, keys, object, ranges, scan, strings};
+use crate::command::request::{Flow, Handled, Request};
+use crate::command::spec::{Flag, Handler, Spec};
+use crate::command::{client, config, counters, docs, expire, info, keys, object, ranges, scan, session, strings};
+use crate::resp::reply::Reply;
 
 /// The rows, by family. A family keeps its rows beside its handlers.
 const FAMILIES: &[&[Spec]] = &[
+    session::COMMANDS,
+    client::COMMANDS,
+    config::COMMANDS,
+    info::COMMANDS,
+    COMMANDS,
     strings::COMMANDS,
     counters::COMMANDS,
     ranges::COMMANDS,
@@ -13,6 +20,32 @@ const FAMILIES: &[&[Spec]] = &[
     scan::COMMANDS,
     object::COMMANDS,
 ];
+
+/// The one command that is about this table.
+const COMMANDS: &[Spec] = &[Spec {
+    name: "command",
+    arity: -1,
+    flags: ABOUT,
+    group: "server",
+    since: "2.8.13",
+    summary: "Get array of Redis command details",
+    handler: command,
+    subcommands: &[
+        row("count", 2, "2.8.13", "Get total number of Redis commands", command_count),
+        row("docs", -2, "7.0.0", "Get array of specific Redis command documentation", command_docs),
+        row("getkeys", -4, "2.8.13", "Extract keys given a full Redis command", command_get_keys),
+        row("help", 2, "5.0.0", "Show helpful text about the different subcommands", command_help),
+        row("info", -2, "2.8.13", "Get array of specific Redis command details", command_info),
+        row("list", -2, "7.0.0", "Get an array of Redis command names", command_list),
+    ],
+    ..Spec::BASE
+}];
+
+const ABOUT: &[Flag] = &[Flag::Loading, Flag::Stale];
+
+const fn row(name: &'static str, arity: i32, since: &'static str, summary: &'static str, handler: Handler) -> Spec {
+    Spec { name, arity, flags: ABOUT, group: "server", since, summary, handler, ..Spec::BASE }
+}
 
 /// A command's place in the table, from 0 to [`count`] - 1; what metrics count by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +104,34 @@ pub fn find(name: &[u8]) -> Option<(CommandId, &'static Spec)> {
         }
         slot = (slot + 1) % SLOTS;
     }
+}
+
+fn command(request: &mut Request<'_>) -> Handled {
+    Ok(Flow::Done(docs::info(all(), request.args, 1)))
+}
+
+fn command_count(_: &mut Request<'_>) -> Handled {
+    Ok(Flow::Done(Reply::Int(count() as i64)))
+}
+
+fn command_docs(request: &mut Request<'_>) -> Handled {
+    Ok(Flow::Done(docs::docs(all(), request.args)))
+}
+
+fn command_get_keys(request: &mut Request<'_>) -> Handled {
+    Ok(Flow::Done(docs::get_keys(all(), request.args)?))
+}
+
+fn command_help(_: &mut Request<'_>) -> Handled {
+    Ok(Flow::Done(client::help_lines(docs::HELP)))
+}
+
+fn command_info(request: &mut Request<'_>) -> Handled {
+    Ok(Flow::Done(docs::info(all(), request.args, 2)))
+}
+
+fn command_list(request: &mut Request<'_>) -> Handled {
+    Ok(Flow::Done(docs::list(all(), request.args)?))
 }
 
 const COUNT: usize = {
@@ -156,4 +217,85 @@ const fn home(folded: Folded) -> usize {
     // Fibonacci hashing: the multiplier spreads the names over the top bits.
     let mixed = (folded[0] ^ folded[1].rotate_left(29)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     (mixed >> 32) as usize % SLOTS
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::command::spec::KeySpec;
+
+    /// Every row with its full name, subcommands included.
+    fn rows() -> Vec<(String, &'static Spec)> {
+        let mut rows = Vec::new();
+        for spec in all() {
+            rows.push((spec.name.to_owned(), *spec));
+            rows.extend(spec.subcommands.iter().map(|one| (format!("{}|{}", spec.name, one.name), one)));
+        }
+        rows
+    }
+
+    #[test]
+    fn every_row_is_whole() {
+        let mut seen = HashSet::new();
+        for (name, spec) in rows() {
+            assert!(seen.insert(name.clone()), "{name} is there twice");
+            assert!(
+                !spec.name.is_empty() && spec.name.bytes().all(|byte| !byte.is_ascii_uppercase()),
+                "name of {name}"
+            );
+            assert!(spec.arity != 0 && spec.arity.abs() < 10, "arity of {name}");
+            assert!(!spec.group.is_empty() && !spec.since.is_empty() && !spec.summary.is_empty(), "words of {name}");
+            assert!(!(spec.has(Flag::Write) && spec.has(Flag::ReadOnly)), "{name} cannot both write and only read");
+            let flags: HashSet<_> = spec.flags.iter().map(|flag| flag.name()).collect();
+            assert_eq!(flags.len(), spec.flags.len(), "{name} repeats a flag");
+            if !spec.subcommands.is_empty() {
+                assert!(spec.arity == -2 || name == "command", "{name} must ask for a subcommand");
+                assert!(spec.keys == KeySpec::NONE, "the keys of {name} belong to its subcommands");
+            }
+            if spec.keys != KeySpec::NONE {
+                assert!(spec.keys.step > 0 && spec.keys.first > 0, "keys of {name}");
+                assert!(spec.arity.abs() > spec.keys.first, "{name} may lack its first key");
+                assert!(spec.has(Flag::Write) || spec.has(Flag::ReadOnly), "{name} has keys: does it write?");
+            }
+        }
+    }
+
+    #[test]
+    fn subcommands_count_their_container() {
+        for spec in all() {
+            for subcommand in spec.subcommands {
+                assert!(subcommand.arity.abs() >= 2, "arity of {} {}", spec.name, subcommand.name);
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_found_in_any_case() {
+        for (place, expected) in names().iter().enumerate() {
+            let mixed: String = expected
+                .chars()
+                .enumerate()
+                .map(|(at, c)| if at % 2 == 0 { c.to_ascii_uppercase() } else { c })
+                .collect();
+            let (id, found) = find(mixed.as_bytes()).expect("every name is found");
+            assert_eq!((id.index(), found.name, name(id)), (place, *expected, *expected));
+        }
+        assert_eq!((all().len(), names().len()), (count(), count()));
+    }
+
+    #[test]
+    fn nothing_else_is_found() {
+        let near: Vec<Vec<u8>> = names()
+            .iter()
+            .flat_map(|name| [format!("{name}\0"), format!("{name}x"), name[1..].to_owned()])
+            .map(String::into_bytes)
+            .collect();
+        let odd: [&[u8]; 5] = [b"", b"\0", b"pin\xc7", b"averyverylongnamethatisnone", b"$4"];
+        for name in near.iter().map(Vec::as_slice).chain(odd) {
+            let expected = names().iter().any(|known| known.as_bytes() == name);
+            assert_eq!(find(name).is_some(), expected, "{:?}", String::from_utf8_lossy(name));
+        }
+    }
 }

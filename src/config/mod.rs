@@ -1,6 +1,14 @@
-//! The checked configuration: a value that cannot be wrong, passed down from `main`.
+//! The checked configuration: a value that cannot be wrong, passed down from `main`. [`load`](crate::config::load)
+//! makes it; nothing here is global.
 
+pub mod fault;
+mod flags;
+pub mod load;
 pub mod password;
+pub mod settings;
+pub mod show;
+mod sources;
+mod value;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -87,6 +95,6 @@ pub struct Config {
     pub shutdown_timeout: Duration,
     /// Log format.
     pub log_format: LogFormat,
-    /// Log level or `tracing` filter directives.
+    /// Log level, or `target=level` directives separated by commas; [`crate::logging`] knows how to read it.
     pub log_level: String,
 }

@@ -4,6 +4,7 @@
 //! conformance suite in `tests/store.rs`.
 
 pub mod error;
+mod page;
 pub mod postgres;
 pub mod sqlite;
 
@@ -83,7 +84,7 @@ pub trait Store: Send + Sync + 'static {
     /// Applies groups; each has its own outcome, in order. All keys of a batch are pairwise different.
     ///
     /// A result that is `Ok` is durable. Groups are independent: one that fails does not fail another.
-    fn commit(&self, batch: Vec<Group>) -> BoxFuture<'_, Vec<Result<Outcome, StoreError>>>;
+    fn commit<'a>(&'a self, batch: &'a [Group]) -> BoxFuture<'a, Vec<Result<Outcome, StoreError>>>;
 
     /// One page of keys.
     fn scan(&self, query: ScanQuery) -> BoxFuture<'_, Result<ScanPage, StoreError>>;
