@@ -221,7 +221,6 @@ fn random_request(rng: &mut Rng) -> Vec<Vec<u8>> {
         "COPY k k REPLACE",
         "COPY k k DB 1 REPLACE",
         "SELECT d",
-        "DBSIZE",
         "KEYS *",
         "FLUSHDB",
     ];

@@ -55,7 +55,8 @@ fn the_store_goes_away_and_comes_back() {
             "DBSIZE",
             "FLUSHDB",
         ] {
-            let reply = client.ask(line);
+            // What was asked before is known, and may be answered.
+            let reply = client.ask(&line.replace("never-seen", &format!("never-seen-{round}")));
             assert!(reply.starts_with('-'), "{round}: {line} answers {reply}");
             assert!(!reply.contains("postgres") && !reply.contains("127.0.0.1"), "{line} tells too much: {reply}");
         }
@@ -106,7 +107,7 @@ fn a_full_disk_refuses_writes_and_serves_reads() {
     };
     wrapper.extend(["sh", "-ec", MOUNT]);
     // A cache too small to answer for the store.
-    let daemon = Daemon::start_wrapped(StoreKind::Sqlite, &[("cache.max_bytes", "256KiB")], &wrapper);
+    let daemon = Daemon::start_wrapped(StoreKind::Sqlite, &[("cache.max_bytes", "1MiB")], &wrapper);
     let mut client = daemon.client();
     let value = vec![b'v'; 32 * 1024];
     let mut written = 0;

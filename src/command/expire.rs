@@ -217,7 +217,7 @@ mod tests {
             (&["GT", "LT"], Some(gt)),
             (&["XX", "LT", "GT"], Some(gt)),
             (&["NX", "GT", "foo"], Some("ERR Unsupported option foo")),
-            (&["a\r\nb"], Some("ERR Unsupported option a  b")),
+            (&["a\r\nb"], Some("ERR Unsupported option a\r\nb")),
         ] {
             assert_eq!(parse(options).err().as_deref(), complaint, "{options:?}");
         }
