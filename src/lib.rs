@@ -110,7 +110,7 @@ pub async fn run(
     let result = match opened {
         None => Ok(()),
         Some((store, mut work)) => {
-            daemon.announce(&config);
+            announce(&config);
             let result = tokio::select! {
                 () = &mut shutdown => Ok(()),
                 Some((name, ended)) = work.next() => Err(RunError::Task(name, ended.err())),
@@ -219,20 +219,6 @@ impl Daemon {
         Ok((store, keyspace, work))
     }
 
-    /// The banner, and the word to systemd that we are ready.
-    fn announce(&self, config: &Config) {
-        tracing::info!(
-            version = env!("CARGO_PKG_VERSION"),
-            store = %config.store,
-            cache_max_bytes = config.cache_max_bytes,
-            protected_mode = config.password.is_none(),
-            key_prefix_bytes = config.key_prefix.len(),
-            "cloakroom is ready"
-        );
-        // Without systemd there is nobody to tell.
-        let _ = sd_notify::notify(&[NotifyState::Ready]);
-    }
-
     /// Stops accepting, lets connections finish the batch that they are at, waits for them until the deadline.
     async fn drain_clients(&self, patience: Duration) {
         tracing::info!(clients = self.shared.info.clients.count(), "stopping");
@@ -242,6 +228,20 @@ impl Daemon {
             tracing::warn!(clients = self.shared.info.clients.count(), "clients did not finish in time");
         }
     }
+}
+
+/// The banner, and the word to systemd that we are ready.
+fn announce(config: &Config) {
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        store = %config.store,
+        cache_max_bytes = config.cache_max_bytes,
+        protected_mode = config.password.is_none(),
+        key_prefix_bytes = config.key_prefix.len(),
+        "cloakroom is ready"
+    );
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
 }
 
 async fn follow_password(

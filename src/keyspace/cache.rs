@@ -91,17 +91,17 @@ impl Cache {
     }
 
     /// Ends a flight: fills the cache if nothing happened to the key meanwhile, and answers those who wait.
-    pub fn land(&self, flight: &Arc<Flight>, landing: Landing) {
+    pub fn land(&self, flight: &Arc<Flight>, landing: &Landing) {
         let mut shard = self.shard(flight.key().hash());
         let alive = shard.flights.get(flight.key()).is_some_and(|current| Arc::ptr_eq(current, flight));
         if alive {
             shard.flights.remove(flight.key());
-            if let Ok(entry) = &landing {
+            if let Ok(entry) = landing {
                 shard.put(flight.key(), entry.clone(), self.share());
             }
         }
         drop(shard);
-        flight.answer(&landing);
+        flight.answer(landing);
     }
 
     /// The generation to hand to [`Cache::committed`] later. Taken before the store is asked.
@@ -214,12 +214,14 @@ impl Shard {
             self.drop_entry(key);
             return;
         }
-        if let Some((old_key, old)) = self.entries.push(key.clone(), entry) {
-            self.figures.bytes -= slot_cost(&old_key, old.as_ref());
-            self.figures.entries -= 1;
+        if let Some(held) = self.entries.get_mut(key) {
+            let old = std::mem::replace(held, entry);
+            self.figures.bytes -= slot_cost(key, old.as_ref());
+        } else {
+            self.entries.push(key.clone(), entry);
+            self.figures.entries += 1;
         }
         self.figures.bytes += bytes;
-        self.figures.entries += 1;
         while self.figures.bytes > share {
             let Some((key, entry)) = self.entries.pop_lru() else { break };
             self.figures.bytes -= slot_cost(&key, entry.as_ref());

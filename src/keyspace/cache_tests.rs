@@ -44,7 +44,7 @@ fn one_flight_per_key_fills_the_cache_and_answers_all() {
     let cache = Cache::new(PLENTY);
     let (flight, mut first) = start(&cache, b"k");
     let Cached::Joined(mut second) = look(&cache, b"k", 0) else { panic!("a second reader joins") };
-    cache.land(&flight, Ok(Some(entry(b"v", 1))));
+    cache.land(&flight, &Ok(Some(entry(b"v", 1))));
     for ticket in [&mut first, &mut second] {
         assert_eq!(ticket.try_recv().expect("landed"), Ok(Some(entry(b"v", 1))));
     }
@@ -55,11 +55,11 @@ fn one_flight_per_key_fills_the_cache_and_answers_all() {
 fn absence_is_known_too_and_a_failed_load_is_not() {
     let cache = Cache::new(PLENTY);
     let (flight, _ticket) = start(&cache, b"absent");
-    cache.land(&flight, Ok(None));
+    cache.land(&flight, &Ok(None));
     assert_eq!(known(&cache, b"absent", 0), Some(None));
     let (flight, mut ticket) = start(&cache, b"failed");
     let away = Err(KeyspaceError::Store(StoreErrorKind::Unavailable));
-    cache.land(&flight, away.clone());
+    cache.land(&flight, &away);
     assert_eq!(ticket.try_recv().expect("landed"), away);
     assert_eq!(known(&cache, b"failed", 0), None);
 }
@@ -77,7 +77,7 @@ fn no_late_fill_wins() {
         let cache = Cache::new(PLENTY);
         let (flight, mut ticket) = start(&cache, b"k");
         meanwhile(&cache);
-        cache.land(&flight, Ok(Some(entry(b"old", 1))));
+        cache.land(&flight, &Ok(Some(entry(b"old", 1))));
         assert_eq!(known(&cache, b"k", 0), expected);
         assert!(ticket.try_recv().is_ok(), "whoever asked before the change is answered all the same");
     }
@@ -147,7 +147,7 @@ proptest! {
                     }
                     Cached::Started(flight, _) => {
                         prop_assert!(!model.contains_key(&name));
-                        cache.land(&flight, Ok(None));
+                        cache.land(&flight, &Ok(None));
                         model.insert(name, None);
                     }
                     Cached::Joined(_) => prop_assert!(false, "no flight is left open"),

@@ -12,7 +12,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::entry::{Applied, Change, Entry, Expect, Group, Kind, Mutation, Outcome, Value};
+use crate::entry::{Applied, Change, Entry, Expect, Group, Kind, Outcome, Value};
 use crate::keyspace::cache::{Cache, Epoch};
 use crate::keyspace::error::KeyspaceError;
 use crate::keyspace::health::Health;
@@ -141,9 +141,11 @@ impl Committer {
         for ((group, kept), result) in batch.groups.iter().zip(&batch.kept).zip(results) {
             match &result {
                 Ok(Outcome::Applied(applied)) => publish(cache, group, kept, applied, epoch),
-                Ok(Outcome::Conflict) => group.iter().for_each(|mutation| refute(cache, mutation)),
+                Ok(Outcome::Conflict) => refute(cache, group),
                 Err(error) => {
-                    group.iter().for_each(|mutation| cache.forget(&mutation.key));
+                    for mutation in group {
+                        cache.forget(&mutation.key);
+                    }
                     stats.commits.count_error(error.kind());
                     // A failed batch fails in one way mostly: one line in the log, not one for each row.
                     if noted.replace(error.kind()) != Some(error.kind()) {
@@ -205,8 +207,8 @@ fn publish(cache: &Cache, group: &Group, kept: &[Option<(Kind, Value)>], applied
 }
 
 /// An expectation failed: whatever made us expect it is not to be believed.
-fn refute(cache: &Cache, mutation: &Mutation) {
-    if mutation.expect != Expect::Any {
+fn refute(cache: &Cache, group: &Group) {
+    for mutation in group.iter().filter(|mutation| mutation.expect != Expect::Any) {
         cache.forget(&mutation.key);
     }
 }

@@ -76,7 +76,7 @@ impl Loader {
             }
         }
         for flight in self.next_batch() {
-            cache.land(&flight, Err(KeyspaceError::Busy));
+            cache.land(&flight, &Err(KeyspaceError::Busy));
         }
     }
 
@@ -100,14 +100,14 @@ async fn load(store: &dyn Store, cache: &Cache, health: &Health, stats: &Stats, 
         Ok(entries) => {
             debug_assert_eq!(entries.len(), flights.len(), "a store answers for each key");
             for (flight, entry) in flights.iter().zip(entries) {
-                cache.land(flight, Ok(entry));
+                cache.land(flight, &Ok(entry));
             }
         }
         Err(error) => {
             health.note(&error);
             let landing: Landing = Err(KeyspaceError::Store(error.kind()));
             for flight in &flights {
-                cache.land(flight, landing.clone());
+                cache.land(flight, &landing);
             }
         }
     }

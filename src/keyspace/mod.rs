@@ -34,7 +34,7 @@ use crate::keyspace::stats::Stats;
 use crate::keyspace::update::Stripes;
 use crate::limits::MAX_KEY;
 use crate::store::error::StoreError;
-use crate::store::{PoolState, ScanQuery, Store};
+use crate::store::{Counts, PoolState, ScanQuery, Store};
 
 /// What of the configuration the keyspace needs.
 #[derive(Clone, Debug)]
@@ -61,7 +61,7 @@ pub struct Keyspace {
     stripes: Arc<Stripes>,
     health: Arc<Health>,
     stats: Arc<Stats>,
-    last_count: Mutex<Vec<(u8, u64, u64)>>,
+    last_count: Mutex<Counts>,
 }
 
 /// A piece of the keyspace's background work, to be spawned by whoever owns the tasks. None may end before its stop.
@@ -198,7 +198,7 @@ impl Keyspace {
             Cached::Joined(ticket) => Err(ticket),
             Cached::Started(flight, ticket) => {
                 if let Err(flight) = self.loader.take_on(flight) {
-                    self.cache.land(&flight, Err(KeyspaceError::Busy));
+                    self.cache.land(&flight, &Err(KeyspaceError::Busy));
                 }
                 Err(ticket)
             }
@@ -265,7 +265,7 @@ impl Keyspace {
     }
 
     /// `(db, keys, keys with an expiry)` of each database that has any, counted now. Reads the whole table.
-    pub fn count(self: &Arc<Self>) -> BoxFuture<'static, Result<Vec<(u8, u64, u64)>, KeyspaceError>> {
+    pub fn count(self: &Arc<Self>) -> BoxFuture<'static, Result<Counts, KeyspaceError>> {
         let keyspace = Arc::clone(self);
         Box::pin(async move {
             let prefix = keyspace.config.prefix.clone();
@@ -276,7 +276,7 @@ impl Keyspace {
     }
 
     /// As [`Keyspace::count`], from the last time it was counted; cheap.
-    pub fn last_count(&self) -> Vec<(u8, u64, u64)> {
+    pub fn last_count(&self) -> Counts {
         self.last_count.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

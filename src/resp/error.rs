@@ -240,8 +240,8 @@ impl ErrorReply {
             Self::ReadOnly => "READONLY The session store does not accept writes now.",
             Self::Rejected => "ERR the session store refused this value",
             Self::Contended => "ERR too many concurrent changes of this key, try again",
-            Self::Internal => "ERR internal error, see the log of the daemon",
             Self::Loading => "LOADING Cloakroom is waiting for its session store",
+            // `Internal`; those with data are written by `fmt`.
             _ => "ERR internal error, see the log of the daemon",
         }
     }

@@ -2,6 +2,7 @@
 //! Nothing here imports the crate under test; the daemon is known only by its binary and its ports.
 
 #![allow(dead_code, unreachable_pub, reason = "every test binary uses a part of this module")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 pub mod client;
 pub mod compare;

@@ -42,7 +42,7 @@ impl Cluster {
             chown(dir.path(), Some(uid), Some(gid)).unwrap();
         }
         let data = dir.path().join("data");
-        run(as_user(&bin.join("initdb")).arg("-D").arg(&data).args([
+        run(as_user(bin.join("initdb")).arg("-D").arg(&data).args([
             "--username=postgres",
             "--auth=trust",
             "--no-sync",
@@ -198,7 +198,7 @@ impl Cluster {
         // What a killed server left would be taken for the new one's.
         let _ = fs::remove_file(data.join("postmaster.pid"));
         let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log")).unwrap();
-        let mut command = as_user(&self.bin.join("postgres"));
+        let mut command = as_user(self.bin.join("postgres"));
         command.arg("-D").arg(&data).arg("-k").arg(self.dir.path()).arg("-p").arg(self.port.to_string());
         command.args(["-c", "listen_addresses=127.0.0.1", "-c", "log_min_messages=warning"]);
         for (name, value) in &self.settings {

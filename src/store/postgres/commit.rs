@@ -3,15 +3,21 @@
 //! Groups of one mutation, and those that expect nothing, share transactions ("bulk"): whether one of them applies does
 //! not concern the others. A larger group with expectations gets a transaction of its own, which is rolled back if one
 //! of them does not hold.
+//!
+//! **Locks**: a transaction of several statements locks rows statement by statement, so two may wait for each other. The
+//! first try waits for a lock only briefly. The next first locks all rows in order of their keys, as do groups that have
+//! a transaction of their own.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use futures_util::future::OptionFuture;
+use tokio::time::timeout;
+use tokio_postgres::Statement;
 
-use crate::entry::{Applied, Change, Expect, Group, Mutation, Outcome};
+use crate::entry::{Applied, Change, Expect, Group, Mutation, Outcome, Version};
 use crate::store::error::{StoreError, StoreErrorKind};
-use crate::store::postgres::batch::{Batch, Deletes, Puts, Updates};
+use crate::store::postgres::batch::{Batch, Deletes, Keys, Puts, Updates};
 use crate::store::postgres::error::{Fault, Sent};
 use crate::store::postgres::pool::{Lease, Pool, within};
 use crate::store::postgres::statement::{Hidden, Sql};
@@ -21,8 +27,12 @@ use crate::store::postgres::versions::{BLOCK, Versions};
 const MAX_BULK_ROWS: usize = 4096;
 /// The same in bytes of keys and values. A message to Postgres may have 1 GiB.
 const MAX_BULK_BYTES: usize = 32 * 1024 * 1024;
-/// How often a transaction is run again after a deadlock or serialization failure.
+/// How often a transaction is run again after a deadlock or the like.
 const MAX_RETRIES: u32 = 8;
+/// Begins a transaction that does not lock its rows in order.
+const BEGIN_BRIEF: &str = "BEGIN; SET LOCAL lock_timeout = '20ms'";
+/// Begins one that does.
+const BEGIN_ORDERED: &str = "BEGIN";
 
 /// The groups of one transaction, by their numbers.
 struct Work {
@@ -139,10 +149,11 @@ async fn run(
     // A dropped lease is a closed connection; it is dropped on every way out of here but the last.
     let first = within(limit, first_version(&mut lease, versions, count)).await.map_err(nothing)?;
     let mut rows = Batch::new(&mutations, first);
-    let result = if work.is_alone {
-        run_alone(&mut lease, &mut rows, limit).await
-    } else {
-        run_bulk(&mut lease, &mut rows, limit).await
+    let ordered = work.is_alone || work.retries > 0;
+    let result = match within(limit, Statements::prepare(&mut lease, &rows, ordered)).await {
+        Ok(prepared) if work.is_alone => run_alone(&lease, &prepared, &mut rows, limit).await,
+        Ok(prepared) => run_bulk(&lease, &prepared, &mut rows, limit).await,
+        Err(fault) => Err(nothing(fault)),
     };
     match result {
         Ok(()) => {
@@ -193,15 +204,19 @@ pub(super) async fn reserve_versions(lease: &mut Lease, versions: &Versions) -> 
 }
 
 /// All statements in one go: alone if there is only one, else in a transaction that is sent whole.
-async fn run_bulk(lease: &mut Lease, rows: &mut Batch<'_>, limit: Duration) -> Result<(), Failure> {
-    let prepared = within(limit, Statements::prepare(lease, rows)).await.map_err(|fault| (fault, Sent::Nothing))?;
+async fn run_bulk(lease: &Lease, prepared: &Statements, rows: &mut Batch<'_>, limit: Duration) -> Result<(), Failure> {
     let work = async {
         if prepared.count() == 1 {
             return prepared.run(lease, rows).await;
         }
         // Polled in this order, so sent in this order. A COMMIT after a failure is a ROLLBACK that does not complain,
         // hence each answer is looked at.
-        let (begun, done, committed) = tokio::join!(biased; lease.batch_execute("BEGIN"), prepared.run(lease, rows), lease.batch_execute("COMMIT"));
+        let begin = if prepared.lock.is_some() { BEGIN_ORDERED } else { BEGIN_BRIEF };
+        let (begun, done, committed) = tokio::join!(biased;
+            lease.batch_execute(begin),
+            prepared.run(lease, rows),
+            lease.batch_execute("COMMIT"),
+        );
         if let Err(error) = begun {
             // What followed may have run, each statement by itself.
             return Err(Fault::away(&format!("BEGIN failed: {error}")));
@@ -213,114 +228,116 @@ async fn run_bulk(lease: &mut Lease, rows: &mut Batch<'_>, limit: Duration) -> R
 }
 
 /// A transaction that commits only if everything applied.
-async fn run_alone(lease: &mut Lease, rows: &mut Batch<'_>, limit: Duration) -> Result<(), Failure> {
+async fn run_alone(lease: &Lease, prepared: &Statements, rows: &mut Batch<'_>, limit: Duration) -> Result<(), Failure> {
     let nothing = |fault| (fault, Sent::Nothing);
-    let prepared = within(limit, Statements::prepare(lease, rows)).await.map_err(nothing)?;
     let work = async {
-        let (begun, done) = tokio::join!(biased; lease.batch_execute("BEGIN"), prepared.run(lease, rows));
+        let (begun, done) = tokio::join!(biased; lease.batch_execute(BEGIN_ORDERED), prepared.run(lease, rows));
         if let Err(error) = begun {
-            return Err(Fault::away(&format!("BEGIN failed: {error}")));
+            return Err((Fault::away(&format!("BEGIN failed: {error}")), Sent::Commit));
         }
-        done
+        done.map_err(nothing)
     };
-    let done = within(limit, work).await;
+    let done = timeout(limit, work).await.unwrap_or_else(|_| Err(nothing(Fault::late())));
     if done.is_ok() && rows.is_complete() {
         let commit = async { Ok(lease.batch_execute("COMMIT").await?) };
         return within(limit, commit).await.map_err(|fault| (fault, Sent::Commit));
     }
-    if done.as_ref().err().is_some_and(Fault::ends_connection) {
-        return done.map_err(nothing);
+    if done.as_ref().err().is_some_and(|(fault, _)| fault.ends_connection()) {
+        return done;
     }
     within(limit, async { Ok(lease.batch_execute("ROLLBACK").await?) }).await.map_err(nothing)?;
-    done.map_err(nothing)
+    done
 }
 
 /// The statements that a batch needs.
 struct Statements {
-    put: Option<tokio_postgres::Statement>,
-    put_absent: Option<tokio_postgres::Statement>,
-    update: Option<tokio_postgres::Statement>,
-    delete: Option<tokio_postgres::Statement>,
+    lock: Option<Statement>,
+    put: Option<Statement>,
+    update: Option<Statement>,
+    delete: Option<Statement>,
 }
 
 impl Statements {
-    async fn prepare(lease: &mut Lease, rows: &Batch<'_>) -> Result<Self, Fault> {
-        let mut wanted = [None, None, None, None];
-        let needs = [
-            (!rows.puts.key.is_empty(), Sql::Put),
-            (!rows.absent.key.is_empty(), Sql::PutAbsent),
-            (!rows.updates.key.is_empty(), Sql::Update),
-            (!rows.deletes.key.is_empty(), Sql::Delete),
-        ];
-        for (slot, (needed, sql)) in wanted.iter_mut().zip(needs) {
-            if needed {
-                *slot = Some(lease.prepared(sql).await?);
-            }
-        }
-        let [put, put_absent, update, delete] = wanted;
-        Ok(Self { put, put_absent, update, delete })
+    /// Prepares them; `ordered`: if there are several, one that locks all rows goes first.
+    async fn prepare(lease: &mut Lease, rows: &Batch<'_>, ordered: bool) -> Result<Self, Fault> {
+        let put = if rows.first_absent().is_some() { Sql::PutSome } else { Sql::Put };
+        let needs = [!rows.puts.key.is_empty(), !rows.updates.key.is_empty(), !rows.deletes.key.is_empty()];
+        let several = needs.iter().filter(|needed| **needed).count() > 1;
+        let [has_puts, has_updates, has_deletes] = needs;
+        Ok(Self {
+            lock: if several && ordered { Some(lease.prepared(Sql::Lock).await?) } else { None },
+            put: if has_puts { Some(lease.prepared(put).await?) } else { None },
+            update: if has_updates { Some(lease.prepared(Sql::Update).await?) } else { None },
+            delete: if has_deletes { Some(lease.prepared(Sql::Delete).await?) } else { None },
+        })
     }
 
     fn count(&self) -> usize {
-        [&self.put, &self.put_absent, &self.update, &self.delete].into_iter().flatten().count()
+        [&self.lock, &self.put, &self.update, &self.delete].into_iter().flatten().count()
     }
 
     /// Sends them all at once, and notes in `rows` what was applied.
     async fn run(&self, lease: &Lease, rows: &mut Batch<'_>) -> Result<(), Fault> {
-        let (puts, absent) = (std::mem::take(&mut rows.puts), std::mem::take(&mut rows.absent));
-        let (updates, deletes) = (std::mem::take(&mut rows.updates), std::mem::take(&mut rows.deletes));
-        let (put, put_absent, update, delete) = tokio::join!(biased;
-            OptionFuture::from(self.put.as_ref().map(|statement| put(lease, statement, puts))),
-            OptionFuture::from(self.put_absent.as_ref().map(|statement| put_absent(lease, statement, absent))),
+        let first_absent = rows.first_absent();
+        let keys = std::mem::take(&mut rows.keys);
+        let (puts, updates) = (std::mem::take(&mut rows.puts), std::mem::take(&mut rows.updates));
+        let deletes = std::mem::take(&mut rows.deletes);
+        let (lock, put, update, delete) = tokio::join!(biased;
+            OptionFuture::from(self.lock.as_ref().map(|statement| lock(lease, statement, keys))),
+            OptionFuture::from(self.put.as_ref().map(|statement| put(lease, statement, puts, first_absent))),
             OptionFuture::from(self.update.as_ref().map(|statement| update(lease, statement, updates))),
             OptionFuture::from(self.delete.as_ref().map(|statement| delete(lease, statement, deletes))),
         );
         // The first that failed says why; those after it only that the transaction has failed.
-        let (put, put_absent) = (put.transpose(), put_absent.transpose());
-        let (update, delete) = (update.transpose(), delete.transpose());
-        let faults = [put.as_ref().err(), put_absent.as_ref().err(), update.as_ref().err(), delete.as_ref().err()];
+        let (lock, put, update, delete) = (lock.transpose(), put.transpose(), update.transpose(), delete.transpose());
+        let faults = [lock.as_ref().err(), put.as_ref().err(), update.as_ref().err(), delete.as_ref().err()];
         if let Some(fault) = faults.into_iter().flatten().find(|fault| !fault.is_echo()) {
             return Err(fault.clone());
         }
-        put?;
-        for version in put_absent?.into_iter().flatten().chain(update?.into_iter().flatten()) {
-            rows.note_version(version);
+        lock?;
+        for version in put?.into_iter().flatten().chain(update?.into_iter().flatten()) {
+            rows.note(version, false);
         }
-        for (number, existed) in delete?.into_iter().flatten() {
-            rows.note_deleted(number, existed);
+        for (version, existed) in delete?.into_iter().flatten() {
+            rows.note(version, existed);
         }
         Ok(())
     }
 }
 
-async fn put(lease: &Lease, statement: &tokio_postgres::Statement, rows: Puts<'_>) -> Result<(), Fault> {
-    let Puts { version, expires_at, slot, db, kind, key, value } = rows;
-    let (key, value) = (Hidden(key), Hidden(value));
-    lease.execute(statement, &[&version, &expires_at, &slot, &db, &kind, &key, &value]).await?;
+async fn lock(lease: &Lease, statement: &Statement, keys: Keys<'_>) -> Result<(), Fault> {
+    lease.execute(statement, &[&keys.db, &Hidden(keys.key)]).await?;
     Ok(())
 }
 
-async fn put_absent(lease: &Lease, statement: &tokio_postgres::Statement, rows: Puts<'_>) -> Result<Vec<i64>, Fault> {
+/// The versions of those applied; nothing if all are blind.
+async fn put(
+    lease: &Lease,
+    statement: &Statement,
+    rows: Puts<'_>,
+    first_absent: Option<Version>,
+) -> Result<Vec<Version>, Fault> {
     let Puts { version, expires_at, slot, db, kind, key, value } = rows;
     let (key, value) = (Hidden(key), Hidden(value));
-    let applied = lease.query(statement, &[&version, &expires_at, &slot, &db, &kind, &key, &value]).await?;
+    let Some(first_absent) = first_absent else {
+        lease.execute(statement, &[&version, &expires_at, &slot, &db, &kind, &key, &value]).await?;
+        return Ok(Vec::new());
+    };
+    let applied =
+        lease.query(statement, &[&version, &expires_at, &slot, &db, &kind, &key, &value, &first_absent]).await?;
     applied.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-async fn update(lease: &Lease, statement: &tokio_postgres::Statement, rows: Updates<'_>) -> Result<Vec<i64>, Fault> {
+async fn update(lease: &Lease, statement: &Statement, rows: Updates<'_>) -> Result<Vec<Version>, Fault> {
     let Updates { version, expires_at, db, kind, key, value, expected } = rows;
     let (key, value) = (Hidden(key), Hidden(value));
     let applied = lease.query(statement, &[&version, &expires_at, &db, &kind, &key, &value, &expected]).await?;
     applied.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-async fn delete(
-    lease: &Lease,
-    statement: &tokio_postgres::Statement,
-    rows: Deletes<'_>,
-) -> Result<Vec<(i32, bool)>, Fault> {
-    let Deletes { number, db, key, must_exist, expected } = rows;
+async fn delete(lease: &Lease, statement: &Statement, rows: Deletes<'_>) -> Result<Vec<(Version, bool)>, Fault> {
+    let Deletes { version, db, key, must_exist, expected } = rows;
     let key = Hidden(key);
-    let applied = lease.query(statement, &[&number, &db, &key, &must_exist, &expected]).await?;
+    let applied = lease.query(statement, &[&version, &db, &key, &must_exist, &expected]).await?;
     applied.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }

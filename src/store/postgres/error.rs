@@ -32,6 +32,11 @@ impl Fault {
         Self { code: None, fatal: true, permanent: false, text: text.into() }
     }
 
+    /// The server did not answer within the time it was given, and a little.
+    pub(super) fn late() -> Self {
+        Self::away("the server did not answer in time")
+    }
+
     /// Somebody has to change something.
     pub(super) fn permanent(text: &str) -> Self {
         Self { code: None, fatal: true, permanent: true, text: text.into() }
@@ -53,7 +58,8 @@ impl Fault {
 
     /// Whether the whole transaction may simply be run again.
     pub(super) fn is_retryable(&self) -> bool {
-        matches!(&self.code, Some(code) if *code == SqlState::T_R_DEADLOCK_DETECTED || *code == SqlState::T_R_SERIALIZATION_FAILURE)
+        // Deadlock, serialization failure, and a lock that was not free in the time we gave.
+        self.code.as_ref().is_some_and(|code| matches!(code.code(), "40P01" | "40001" | "55P03"))
     }
 
     /// Whether the contents of some row are the cause, so that the others may succeed without it.
@@ -73,8 +79,7 @@ impl Fault {
     /// Whether the connection is of no use any more.
     pub(super) fn ends_connection(&self) -> bool {
         // 0A000: a cached plan outlived a migration. 26000: a pooler in between lost our prepared statement.
-        self.fatal
-            || matches!(&self.code, Some(code) if *code == SqlState::FEATURE_NOT_SUPPORTED || *code == SqlState::INVALID_SQL_STATEMENT_NAME)
+        self.fatal || self.code.as_ref().is_some_and(|code| matches!(code.code(), "0A000" | "26000"))
     }
 
     /// What the failure means to the caller of the store.

@@ -202,7 +202,7 @@ impl Deref for Lease {
 
 /// The result of `work`, or a fault that leaves the connection in doubt after `limit`.
 pub(super) async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
-    timeout(limit, work).await.unwrap_or_else(|_| Err(Fault::away("the server did not answer in time")))
+    timeout(limit, work).await.unwrap_or_else(|_| Err(Fault::late()))
 }
 
 /// One connection with what was prepared on it.

@@ -6,7 +6,8 @@
 //! table was empty. So they leave the planner no bad choice: sequential and bitmap scans, hash and merge joins are off
 //! in our sessions, and joins with the table are written `= ANY(ARRAY[…])`, which an index can serve, but no hash or
 //! merge join, and no ordered walk through a whole index. What remains is a loop over the given keys in their order,
-//! each found in the primary key. That order is also the order of row locks, and all statements sort alike.
+//! each found in the primary key. That order is also the order of row locks, and all statements sort alike, so that
+//! single statements cannot deadlock.
 
 use std::fmt;
 use std::time::Duration;
@@ -37,13 +38,15 @@ macro_rules! put {
 pub(super) enum Sql {
     /// Puts that expect nothing.
     Put,
-    /// Puts that expect no live entry; returns the versions of those applied.
-    PutAbsent,
+    /// Puts of which those from a version on expect no live entry; returns the versions of those applied.
+    PutSome,
     /// Puts and new expiries that expect a live entry, perhaps of one version; null value: keep the value (whose
     /// out-of-line parts are then not touched). Returns the versions of those applied.
     Update,
-    /// Deletes; returns the numbers of those applied and whether a live entry was there.
+    /// Deletes; returns the versions of those applied and whether a live entry was there.
     Delete,
+    /// Locks rows in order, ahead of several statements over them.
+    Lock,
     /// Live entries by key.
     Load,
     /// Rows in order of their slot.
@@ -68,7 +71,12 @@ impl Sql {
     pub(super) fn text(self) -> &'static str {
         match self {
             Self::Put => put!(),
-            Self::PutAbsent => concat!(put!(), " WHERE e.expires_at <= ", now!(), " RETURNING e.version"),
+            Self::PutSome => concat!(
+                put!(),
+                " WHERE excluded.version < $8::bigint OR e.expires_at <= ",
+                now!(),
+                " RETURNING e.version"
+            ),
             Self::Update => concat!(
                 "UPDATE cloakroom.entry AS e SET version = u.version, expires_at = u.expires_at, \
                  kind = coalesce(u.kind, e.kind), value = coalesce(u.value, e.value) \
@@ -83,13 +91,18 @@ impl Sql {
                 "DELETE FROM cloakroom.entry AS e \
                  USING (SELECT *, ",
                 now!(),
-                " AS now FROM unnest($1::integer[], $2::smallint[], $3::bytea[], $4::boolean[], $5::bigint[]) \
-                 AS a (number, db, key, must_exist, expected)) AS u \
+                " AS now FROM unnest($1::bigint[], $2::smallint[], $3::bytea[], $4::boolean[], $5::bigint[]) \
+                 AS a (version, db, key, must_exist, expected)) AS u \
                  WHERE e.db = ANY(ARRAY[u.db]) AND e.key = ANY(ARRAY[u.key]) \
                  AND (NOT u.must_exist OR e.expires_at IS NULL OR e.expires_at > u.now) \
                  AND (u.expected IS NULL OR e.version = u.expected) \
-                 RETURNING u.number, (e.expires_at IS NULL OR e.expires_at > u.now)"
+                 RETURNING u.version, (e.expires_at IS NULL OR e.expires_at > u.now)"
             ),
+            Self::Lock => {
+                "SELECT count(*) FROM (SELECT FROM unnest($1::smallint[], $2::bytea[]) AS u (db, key) \
+                 JOIN cloakroom.entry AS e ON e.db = ANY(ARRAY[u.db]) AND e.key = ANY(ARRAY[u.key]) \
+                 FOR UPDATE OF e) AS locked"
+            }
             Self::Load => concat!(
                 "SELECT key, kind, expires_at, version, value FROM cloakroom.entry \
                  WHERE db = $1::smallint AND key = ANY($2::bytea[]) \
@@ -145,6 +158,12 @@ pub(super) const COUNT: &str = concat!(
 /// Deletes by database (null: all) and prefix; run with sequential scans on.
 pub(super) const FLUSH: &str = "DELETE FROM cloakroom.entry \
      WHERE ($1::smallint IS NULL OR db = $1) AND substring(key FROM 1 FOR length($2::bytea)) = $2";
+
+/// The same, with rows locked in order of their keys, as writers do; slower.
+pub(super) const FLUSH_ORDERED: &str = "WITH doomed AS MATERIALIZED (SELECT db, key FROM cloakroom.entry \
+     WHERE ($1::smallint IS NULL OR db = $1) AND substring(key FROM 1 FOR length($2::bytea)) = $2 \
+     ORDER BY db, key FOR UPDATE) \
+     DELETE FROM cloakroom.entry AS e USING doomed AS d WHERE e.db = ANY(ARRAY[d.db]) AND e.key = ANY(ARRAY[d.key])";
 
 /// What every session is told first.
 pub(super) fn session_setup(statement_timeout: Duration) -> String {

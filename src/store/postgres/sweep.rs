@@ -8,7 +8,7 @@ use crate::store::error::StoreError;
 use crate::store::postgres::error::{Fault, Sent};
 use crate::store::postgres::pool::{Lease, Pool, within};
 use crate::store::postgres::read::unapplied;
-use crate::store::postgres::statement::{FLUSH, Hidden, Sql};
+use crate::store::postgres::statement::{FLUSH, FLUSH_ORDERED, Hidden, Sql};
 use crate::store::{SweepCursor, Swept};
 
 /// How long a statement over the whole table may take.
@@ -66,13 +66,14 @@ pub(super) async fn flush(pool: &Pool, db: Option<u8>, prefix: Vec<u8>) -> Resul
     loop {
         let mut lease = pool.get().await.map_err(unapplied)?;
         let work = async {
+            let scan = if tries == 0 { "on" } else { "off" };
             let setup = format!(
-                "BEGIN; SET LOCAL enable_seqscan = on; SET LOCAL statement_timeout = {}",
+                "BEGIN; SET LOCAL enable_seqscan = {scan}; SET LOCAL statement_timeout = {}",
                 BULK_TIMEOUT.as_millis()
             );
             let (begun, flushed, committed) = tokio::join!(biased;
                 lease.batch_execute(&setup),
-                lease.execute_typed(FLUSH, &parameters),
+                lease.execute_typed(if tries == 0 { FLUSH } else { FLUSH_ORDERED }, &parameters),
                 lease.batch_execute("COMMIT"),
             );
             begun?;

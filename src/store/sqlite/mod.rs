@@ -148,5 +148,9 @@ fn failure(error: rusqlite::Error, committing: bool) -> StoreError {
         Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => StoreErrorKind::Unavailable,
         _ => StoreErrorKind::Internal,
     };
-    StoreError::new(kind, error)
+    match error {
+        // The text may be an administrator's trigger's and quote the data; the code says enough.
+        rusqlite::Error::SqliteFailure(code, _) if kind == StoreErrorKind::Rejected => StoreError::new(kind, code),
+        error => StoreError::new(kind, error),
+    }
 }
