@@ -26,3 +26,6 @@ pub const MAX_VALUE: usize = 16 * 1024 * 1024;
 
 /// How often an update is tried again after another writer changed its keys first.
 pub const MAX_UPDATE_TRIES: u32 = 64;
+
+/// How much of a large argument a connection makes room for at once, ahead of its bytes.
+pub const READ_AHEAD: usize = 1024 * 1024;

@@ -8,12 +8,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use cloakroom::RunError;
 use cloakroom::config::Config;
 use cloakroom::config::load::{Ask, Inputs, Loaded, load};
 use cloakroom::config::password::Password;
 use cloakroom::config::show::effective;
 use cloakroom::logging::{self, LogControl};
 use cloakroom::signals::{Signal, Signals};
+use cloakroom::store::error::Chain;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -157,13 +159,29 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
-/// Stands in for `cloakroom::run`, which is not written yet: waits to be told to stop.
+/// Binds and runs the daemon, and turns how it ended into the exit code.
 async fn run(
-    _config: Config,
+    config: Config,
     shutdown: CancellationToken,
-    _password: watch::Receiver<Option<Password>>,
-    _panics: Arc<AtomicU64>,
+    passwords: watch::Receiver<Option<Password>>,
+    panics: Arc<AtomicU64>,
 ) -> ExitCode {
-    shutdown.cancelled().await;
-    ExitCode::SUCCESS
+    let bound = match cloakroom::bind(&config) {
+        Ok(bound) => bound,
+        Err(error) => {
+            error!(error = %Chain(&error), "cannot listen");
+            return ExitCode::from(exit::IO);
+        }
+    };
+    match cloakroom::run(config, bound, shutdown.cancelled_owned(), passwords, panics).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error @ RunError::Store(_)) => {
+            error!(error = %Chain(&error), "cannot serve");
+            ExitCode::from(exit::IO)
+        }
+        Err(error @ RunError::Task(..)) => {
+            error!(error = %Chain(&error), "cannot go on");
+            ExitCode::from(exit::SOFTWARE)
+        }
+    }
 }

@@ -30,6 +30,15 @@ impl<'a> Args<'a> {
         self.ranges.get(index).map(|range| &self.buffer[range.clone()])
     }
 
+    /// The arguments from `index` on, as if they were a request of their own.
+    ///
+    /// # Panics
+    /// If there is none at `index`.
+    #[must_use]
+    pub fn skip(&self, index: usize) -> Self {
+        Self::new(self.buffer, &self.ranges[index..])
+    }
+
     /// The arguments from `index` on.
     pub fn iter_from(&self, index: usize) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
         let buffer = self.buffer;

@@ -10,15 +10,15 @@ pub enum ErrorReply {
     /// A command that does not exist; the name and the start of the arguments, as Redis quotes them.
     UnknownCommand {
         /// The name as sent, cut to 128 bytes.
-        name: String,
+        name: Vec<u8>,
         /// `'arg' 'arg' ` up to 128 bytes, as Redis 7 prints it.
-        args: String,
+        args: Vec<u8>,
     },
     /// A subcommand that does not exist.
     UnknownSubcommand {
         /// The subcommand as sent, cut to 128 bytes.
         name: String,
-        /// The container's name in capitals.
+        /// The container's name, in any case; printed in capitals.
         container: &'static str,
     },
     /// Too few or too many arguments; the full name in lower case (`client|kill` for subcommands).
@@ -60,7 +60,7 @@ pub enum ErrorReply {
     /// `GT and LT options at the same time are not compatible`.
     ExpireGtLt,
     /// `Unsupported option X`.
-    UnsupportedOption(String),
+    UnsupportedOption(Vec<u8>),
     /// A key longer than the configured limit.
     KeyTooLong {
         /// The limit in bytes.
@@ -160,9 +160,11 @@ impl fmt::Display for ErrorReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
             Self::UnknownCommand { name, args } => {
+                let (name, args) = (String::from_utf8_lossy(name), String::from_utf8_lossy(args));
                 return write!(f, "ERR unknown command '{name}', with args beginning with: {args}");
             }
             Self::UnknownSubcommand { name, container } => {
+                let container = container.to_ascii_uppercase();
                 return write!(f, "ERR unknown subcommand '{name}'. Try {container} HELP.");
             }
             Self::WrongArity(name) => {
@@ -171,7 +173,9 @@ impl fmt::Display for ErrorReply {
             Self::InvalidExpire(command) => {
                 return write!(f, "ERR invalid expire time in '{command}' command");
             }
-            Self::UnsupportedOption(option) => return write!(f, "ERR Unsupported option {option}"),
+            Self::UnsupportedOption(option) => {
+                return write!(f, "ERR Unsupported option {}", String::from_utf8_lossy(option));
+            }
             Self::KeyTooLong { limit } => {
                 return write!(f, "ERR key is too long (the limit is {limit} bytes)");
             }
@@ -210,9 +214,9 @@ impl ErrorReply {
             Self::ExpireGtLt => "ERR GT and LT options at the same time are not compatible",
             Self::NoAuth => "NOAUTH Authentication required.",
             Self::NoAuthHello => {
-                "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH \
-                 <user> <pass> option can be used to authenticate the client and select the RESP protocol version at \
-                 the same time"
+                "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> \
+                 <pass> option can be used to authenticate the client and select the RESP protocol version at the same \
+                 time"
             }
             Self::WrongPass => "WRONGPASS invalid username-password pair or user is disabled.",
             Self::NoPasswordSet => {
@@ -236,8 +240,8 @@ impl ErrorReply {
             Self::ReadOnly => "READONLY The session store does not accept writes now.",
             Self::Rejected => "ERR the session store refused this value",
             Self::Contended => "ERR too many concurrent changes of this key, try again",
-            Self::Internal => "ERR internal error, see the log of the daemon",
             Self::Loading => "LOADING Cloakroom is waiting for its session store",
+            // `Internal`; those with data are written by `fmt`.
             _ => "ERR internal error, see the log of the daemon",
         }
     }

@@ -7,6 +7,7 @@ use std::fmt;
 #[derive(Debug)]
 pub struct StoreError {
     kind: StoreErrorKind,
+    permanent: bool,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -30,13 +31,24 @@ pub enum StoreErrorKind {
 impl StoreError {
     /// A failure of this kind, with its cause.
     pub fn new(kind: StoreErrorKind, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { kind, source: Some(source.into()) }
+        Self { kind, permanent: false, source: Some(source.into()) }
     }
 
     /// A failure of this kind, without a cause of its own (a timeout, a store that was closed).
     #[must_use]
     pub fn bare(kind: StoreErrorKind) -> Self {
-        Self { kind, source: None }
+        Self { kind, permanent: false, source: None }
+    }
+
+    /// A failure to open a store that waiting does not cure: a wrong password, no such database, a newer schema.
+    pub fn permanent(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { kind: StoreErrorKind::Internal, permanent: true, source: Some(source.into()) }
+    }
+
+    /// Whether somebody has to change something before another try can succeed. Only told of opening a store.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        self.permanent
     }
 
     /// What the failure means.
@@ -77,5 +89,20 @@ impl fmt::Display for StoreError {
 impl Error for StoreError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.source.as_ref().map(|source| &**source as &(dyn Error + 'static))
+    }
+}
+
+/// Prints an error with its causes, for the log.
+pub struct Chain<'a>(pub &'a dyn Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
     }
 }

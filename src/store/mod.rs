@@ -4,6 +4,7 @@
 //! conformance suite in `tests/store.rs`.
 
 pub mod error;
+mod page;
 pub mod postgres;
 pub mod sqlite;
 
@@ -53,6 +54,9 @@ pub struct Swept {
 /// A position in the table's key order.
 pub type SweepCursor = (u8, Box<[u8]>);
 
+/// `(db, live keys, those with an expiry)` of each database that has any, in order.
+pub type Counts = Vec<(u8, u64, u64)>;
+
 /// Gauges of a store's connections.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PoolState {
@@ -83,7 +87,7 @@ pub trait Store: Send + Sync + 'static {
     /// Applies groups; each has its own outcome, in order. All keys of a batch are pairwise different.
     ///
     /// A result that is `Ok` is durable. Groups are independent: one that fails does not fail another.
-    fn commit(&self, batch: Vec<Group>) -> BoxFuture<'_, Vec<Result<Outcome, StoreError>>>;
+    fn commit<'a>(&'a self, batch: &'a [Group]) -> BoxFuture<'a, Vec<Result<Outcome, StoreError>>>;
 
     /// One page of keys.
     fn scan(&self, query: ScanQuery) -> BoxFuture<'_, Result<ScanPage, StoreError>>;
@@ -96,7 +100,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// The numbers of live entries whose key begins with `prefix`, and of those with an expiry:
     /// `(db, keys, expires)` for each database that has any, in order. Reads the whole table.
-    fn count(&self, prefix: Vec<u8>) -> BoxFuture<'_, Result<Vec<(u8, u64, u64)>, StoreError>>;
+    fn count(&self, prefix: Vec<u8>) -> BoxFuture<'_, Result<Counts, StoreError>>;
 
     /// Looks at up to `limit` rows after `from` (`None`: the beginning) and removes the expired ones.
     fn sweep(&self, from: Option<SweepCursor>, limit: u32) -> BoxFuture<'_, Result<Swept, StoreError>>;

@@ -1,0 +1,199 @@
+"""Starts what is measured: Redis, Cloakroom on each store, a private Postgres. Knows nothing about workloads."""
+
+import contextlib
+import glob
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PATIENCE_S = 60
+CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def binary():
+    """The daemon to measure: a release build, or what CLOAKROOM_BINARY names."""
+    path = pathlib.Path(os.environ.get("CLOAKROOM_BINARY", ROOT / "target" / "release" / "cloakroom"))
+    if not path.is_file():
+        raise SystemExit(f"{path} is missing: run `cargo build --release` (or `make bench`)")
+    return path
+
+
+def tool(name):
+    """The path of a program, or the end of the benchmark."""
+    path = shutil.which(name)
+    if path is None:
+        raise SystemExit(f"{name} is not installed")
+    return path
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(what, question):
+    end = time.monotonic() + PATIENCE_S
+    while True:
+        answer = question()
+        if answer:
+            return answer
+        if time.monotonic() > end:
+            raise SystemExit(f"waited {PATIENCE_S} s in vain: {what}")
+        time.sleep(0.05)
+
+
+class Server:
+    """A running server that speaks RESP. `hits()` counts the reads it answered with a value from memory."""
+
+    def __init__(self, name, command, log_path, environment=None):
+        self.name, self.command = name, command
+        self.log_path = log_path
+        with open(log_path, "w", encoding="utf-8") as log:
+            self.process = subprocess.Popen(
+                [str(word) for word in command],
+                stdout=log,
+                stderr=log,
+                env={**clean_environment(), **(environment or {})},
+            )
+        self.port = 0
+
+    def log(self):
+        return self.log_path.read_text(encoding="utf-8", errors="replace")
+
+    def wait_until_it_listens(self, find_port):
+        def ask():
+            if self.process.poll() is not None:
+                raise SystemExit(f"{self.name} ended:\n{self.log()}")
+            self.port = find_port() or 0
+            return self.port
+
+        wait_for(f"{self.name} listens", ask)
+
+    def cpu_seconds(self):
+        """User and system time of all threads so far."""
+        stat = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii")
+        fields = stat.rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def request(self, *args):
+        """One request; the first line of the reply, or the bulk string."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S) as link:
+            link.sendall(encode(args))
+            reply = link.makefile("rb")
+            line = reply.readline().decode().rstrip()
+            return reply.read(int(line[1:])).decode() if line.startswith("$") and line != "$-1" else line
+
+
+class Redis(Server):
+    def __init__(self, name, directory, *options):
+        port = free_port()
+        command = [tool("redis-server"), "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", directory]
+        super().__init__(name, [*command, *options], directory / f"{name}.log")
+        self.wait_until_it_listens(lambda: port if "Ready to accept connections" in self.log() else None)
+
+    def hits(self):
+        return int(re.search(r"keyspace_hits:(\d+)", self.request("INFO", "stats")).group(1))
+
+
+class Cloakroom(Server):
+    def __init__(self, name, directory, store):
+        command = [binary(), "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--store", store]
+        super().__init__(name, command, directory / f"{name}.log", {"NO_COLOR": "1", "HOME": str(directory)})
+        self.wait_until_it_listens(lambda: self.find_port(metrics=False))
+        self.metrics_port = wait_for(f"{name} serves metrics", lambda: self.find_port(metrics=True))
+
+    def find_port(self, metrics):
+        for line in self.log().splitlines():
+            before, found, after = line.partition("listening")
+            addr = re.search(r"addr=\S*:(\d+)", after)
+            if found and addr and ("metrics" in before) == metrics:
+                return int(addr.group(1))
+        return None
+
+    def hits(self):
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=PATIENCE_S) as response:
+            page = response.read().decode()
+        series = re.findall(r"^cloakroom_cache_hits_total(?:\{[^}]*\})? (\S+)$", page, re.MULTILINE)
+        return int(sum(map(float, series)))
+
+
+class Postgres:
+    """A private cluster with its defaults: fsync and synchronous_commit are on."""
+
+    def __init__(self, directory):
+        found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"))
+        self.bin = pathlib.Path(found[-1]).parent if found else pathlib.Path(tool("initdb")).parent
+        self.data = directory / "postgres"
+        self.port = free_port()
+        self.data.mkdir()
+        if os.geteuid() == 0:
+            # Postgres refuses to run as root.
+            shutil.chown(self.data, "postgres", "postgres")
+        self.run("initdb", "--auth=trust", "--username=postgres", "-D", self.data)
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories="
+        self.run("pg_ctl", "-w", "-D", self.data, "-l", self.data / "log", "-o", options, "start")
+        self.url = f"postgres://postgres@127.0.0.1:{self.port}/postgres"
+
+    def run(self, name, *args):
+        command = [str(self.bin / name), *map(str, args)]
+        if os.geteuid() == 0:
+            command = ["runuser", "-u", "postgres", "--", *command]
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd="/", text=True
+        )
+        if done.returncode != 0:
+            raise SystemExit(f"{name}: {done.stderr}")
+
+    def version(self):
+        said = subprocess.run([self.bin / "postgres", "--version"], capture_output=True, text=True, check=True)
+        return said.stdout.strip()
+
+    def stop(self):
+        self.run("pg_ctl", "-w", "-m", "immediate", "-D", self.data, "stop")
+
+
+@contextlib.contextmanager
+def workplace():
+    """A directory on a real disk (BENCH_DIR, or /var/tmp) and a stack that stops servers in the end."""
+    with tempfile.TemporaryDirectory(prefix="cloakroom-bench-", dir=os.environ.get("BENCH_DIR", "/var/tmp")) as name:
+        directory = pathlib.Path(name)
+        directory.chmod(0o755)
+        with contextlib.ExitStack() as stack:
+            yield directory, stack
+
+
+def started(stack, server):
+    """Makes sure that a server is stopped in the end."""
+    stack.callback(server.stop)
+    return server
+
+
+def clean_environment():
+    return {name: value for name, value in os.environ.items() if not name.startswith("CLOAKROOM_")}
+
+
+def encode(args):
+    parts = [b"*%d\r\n" % len(args)]
+    for arg in args:
+        data = arg if isinstance(arg, bytes) else str(arg).encode()
+        parts.append(b"$%d\r\n%s\r\n" % (len(data), data))
+    return b"".join(parts)

@@ -1,0 +1,119 @@
+//! What runs beside requests: watching the store and its clock, sweeping out expired entries, counting.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::keyspace::Keyspace;
+use crate::store::error::StoreError;
+
+/// The pause between two probes of a store that answers.
+const WATCH_UP: Duration = Duration::from_secs(1);
+
+/// The pause between two probes of a store that is away.
+const WATCH_DOWN: Duration = Duration::from_millis(250);
+
+/// Rows that one step of the sweeper looks at.
+const SWEEP_ROWS: u32 = 2_000;
+
+/// The pause between two steps of the sweeper, so that it takes a small share of the store.
+const SWEEP_PAUSE: Duration = Duration::from_millis(20);
+
+/// The pause between two counts, as a multiple of what the last one took: counting takes at most 1 % of the time.
+const COUNT_SHARE: u32 = 100;
+
+/// The shortest pause between two counts.
+const COUNT_PAUSE: Duration = Duration::from_secs(10);
+
+/// A correction of the clock from which on it is worth a line in the log, in ms.
+const NOTABLE_CORRECTION: i64 = 100;
+
+/// Probes the store: keeps the clock right and says when the store is back.
+pub async fn watch(keyspace: Arc<Keyspace>, stop: CancellationToken) {
+    loop {
+        let pause = if keyspace.health.is_up() { WATCH_UP } else { WATCH_DOWN };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = keyspace.health.doubted() => {}
+            () = stop.cancelled() => return,
+        }
+        let sounding = keyspace.clock.sound();
+        match keyspace.store.now().await {
+            Ok(now) => {
+                let correction = keyspace.clock.correct(sounding, now);
+                if correction.abs() >= NOTABLE_CORRECTION {
+                    tracing::warn!(correction_ms = correction, "clock of the store moved");
+                }
+                keyspace.health.answered();
+            }
+            Err(error) => keyspace.health.note(&error),
+        }
+    }
+}
+
+/// Removes expired entries from the store, a little at a time, for ever.
+pub async fn sweep(keyspace: Arc<Keyspace>, stop: CancellationToken) {
+    loop {
+        let pause = jittered(keyspace.config.sweeper_interval);
+        if stopped_during(pause, &stop).await {
+            return;
+        }
+        let mut from = None;
+        loop {
+            if !keyspace.health.is_up() {
+                break;
+            }
+            let begun = Instant::now();
+            let step = keyspace.store.sweep(from.take(), SWEEP_ROWS).await;
+            let removed = step.as_ref().map_or(0, |swept| swept.removed);
+            keyspace.stats.sweeps.observe(removed, begun.elapsed(), step.as_ref().err().map(StoreError::kind));
+            keyspace.stats.swept.fetch_add(removed, Ordering::Relaxed);
+            match step {
+                Ok(swept) => from = swept.next,
+                Err(error) => {
+                    keyspace.health.note(&error);
+                    break;
+                }
+            }
+            if from.is_none() {
+                keyspace.stats.sweeper_passes.fetch_add(1, Ordering::Relaxed);
+                break;
+            }
+            if stopped_during(SWEEP_PAUSE, &stop).await {
+                return;
+            }
+        }
+    }
+}
+
+/// Keeps [`Keyspace::last_count`] fresh, so that `INFO` need not read the whole table.
+pub async fn count(keyspace: Arc<Keyspace>, stop: CancellationToken) {
+    loop {
+        let begun = Instant::now();
+        if keyspace.health.is_up() {
+            // A failure was logged and counted where it happened; the last count stays.
+            let _ = keyspace.count().await;
+        }
+        let pause = (begun.elapsed() * COUNT_SHARE).max(COUNT_PAUSE);
+        if stopped_during(jittered(pause), &stop).await {
+            return;
+        }
+    }
+}
+
+/// Between half and one and a half of `interval`, so that daemons started together drift apart.
+fn jittered(interval: Duration) -> Duration {
+    use std::hash::BuildHasher;
+    // The standard library's hasher is seeded at random: all the randomness that jitter needs.
+    let random = std::hash::RandomState::new().hash_one(interval);
+    interval.mul_f64(0.5 + (random % 1000) as f64 / 1000.0)
+}
+
+async fn stopped_during(pause: Duration, stop: &CancellationToken) -> bool {
+    tokio::select! {
+        () = tokio::time::sleep(pause) => false,
+        () = stop.cancelled() => true,
+    }
+}

@@ -1,0 +1,290 @@
+//! One client: read what has arrived, run all of it in order, write all replies with one flush.
+//!
+//! Commands whose replies must wait (for a commit, for a miss) do not hold up the ones behind them, unless those touch
+//! the same keys; replies keep their order. So a pipeline of writes rides in one commit.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::command::args::Args;
+use crate::command::dispatch::{self, Resolved};
+use crate::command::request::{ClientState, Flow, ReplyMode, Request};
+use crate::command::server::Registration;
+use crate::command::spec::Spec;
+use crate::command::table::CommandId;
+use crate::entry::UnixMs;
+use crate::keyspace::Keyspace;
+use crate::limits;
+use crate::resp::encode::encode;
+use crate::resp::error::ErrorReply;
+use crate::resp::parse::{Parsed, Parser};
+use crate::resp::reply::Reply;
+use crate::server::accept::Shared;
+use crate::server::pending::{Pending, Touches};
+use crate::server::tally::Tally;
+
+/// Room for reading that a connection starts with and returns to; 16 pipelined requests of a session fit.
+const READ_CHUNK: usize = 16 * 1024;
+
+/// Replies that are written before the batch is done, so that a large pipeline does not pile them up.
+const FLUSH_BYTES: usize = 256 * 1024;
+
+/// Replies owed at once; then the connection waits for them.
+const MAX_PENDING: usize = 1024;
+
+/// See the file's header.
+pub struct Connection<S> {
+    stream: S,
+    shared: Arc<Shared>,
+    client: ClientState,
+    registration: Registration,
+    parser: Parser,
+    input: BytesMut,
+    output: Output,
+    pending: Pending,
+    /// The place in the table of the last command, for `CLIENT LIST`.
+    last_command: usize,
+}
+
+/// Replies on their way out.
+struct Output {
+    bytes: BytesMut,
+    tally: Tally,
+}
+
+/// How a batch of input ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Read,
+    Close,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// A connection that has not read anything yet.
+    pub fn new(stream: S, client: ClientState, registration: Registration, shared: Arc<Shared>) -> Self {
+        Self {
+            stream,
+            client,
+            registration,
+            parser: Parser::new(shared.request_limits),
+            shared,
+            input: BytesMut::with_capacity(READ_CHUNK),
+            output: Output { bytes: BytesMut::with_capacity(READ_CHUNK), tally: Tally::default() },
+            pending: Pending::default(),
+            last_command: usize::MAX,
+        }
+    }
+
+    /// Serves until the client leaves, breaks the protocol, or `ended` resolves (between batches: what was begun is
+    /// answered first). I/O errors end it quietly, as they are the client's doing.
+    pub async fn run(mut self, ended: impl Future<Output = ()>) {
+        let mut ended = std::pin::pin!(ended);
+        loop {
+            self.make_room();
+            tokio::select! {
+                // Reading comes first, and the other is polled only when there is nothing to read.
+                biased;
+                read = self.stream.read_buf(&mut self.input) => match read {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => {}
+                },
+                () = &mut ended => {
+                    let _ = self.stream.shutdown().await;
+                    return;
+                }
+            }
+            let begun = Instant::now();
+            let next = self.run_batch().await;
+            let answered = self.answer_all().await;
+            let commands = self.output.tally.book(&self.shared.commands, begun.elapsed());
+            self.shared.info.counters.commands.fetch_add(commands, Relaxed);
+            if answered.is_err() || next == Next::Close {
+                let _ = self.stream.shutdown().await;
+                return;
+            }
+        }
+    }
+
+    fn make_room(&mut self) {
+        let wanted = self.parser.wanted(self.input.len()).max(READ_CHUNK / 4);
+        if self.input.is_empty() && self.input.capacity() > READ_CHUNK * 4 {
+            // A large request is over: give its memory back.
+            self.input = BytesMut::with_capacity(READ_CHUNK);
+        }
+        self.input.reserve(wanted.min(limits::READ_AHEAD));
+    }
+
+    /// Runs every request that has arrived in full.
+    async fn run_batch(&mut self) -> Next {
+        let shared = Arc::clone(&self.shared);
+        let Some(keyspace) = shared.keyspace.get() else {
+            return self.refuse_while_loading();
+        };
+        let now = keyspace.now();
+        let mut at = 0;
+        let next = loop {
+            match self.parser.parse(&self.input[at..]) {
+                Ok(Parsed::Incomplete) => break Next::Read,
+                Ok(Parsed::Empty { consumed }) => at += consumed,
+                Ok(Parsed::Request { consumed }) => {
+                    if self.run_command(at, keyspace, now).await == Next::Close {
+                        break Next::Close;
+                    }
+                    at += consumed;
+                    if (self.output.bytes.len() >= FLUSH_BYTES || self.pending.len() >= MAX_PENDING)
+                        && self.answer_all().await.is_err()
+                    {
+                        break Next::Close;
+                    }
+                }
+                Err(fault) => {
+                    self.give(None, ErrorReply::Protocol(fault).into());
+                    break Next::Close;
+                }
+            }
+        };
+        self.input.advance(at);
+        self.registration.seen(now, self.last_command);
+        next
+    }
+
+    /// Answers what has arrived while the store has not been reached since the start: `PING`, so that the daemon can
+    /// be seen to live, and that it is loading to all else.
+    fn refuse_while_loading(&mut self) -> Next {
+        loop {
+            match self.parser.parse(&self.input) {
+                Ok(Parsed::Incomplete) => return Next::Read,
+                Ok(Parsed::Empty { consumed }) => self.input.advance(consumed),
+                Ok(Parsed::Request { consumed }) => {
+                    let args = self.parser.args(&self.input);
+                    let is_ping = args.len() == 1 && args[0].eq_ignore_ascii_case(b"ping");
+                    let reply = if is_ping { Reply::Simple("PONG".into()) } else { ErrorReply::Loading.into() };
+                    self.give(None, reply);
+                    self.input.advance(consumed);
+                }
+                Err(fault) => {
+                    self.give(None, ErrorReply::Protocol(fault).into());
+                    return Next::Close;
+                }
+            }
+        }
+    }
+
+    /// Runs the request that the parser just found at `at` of the input.
+    async fn run_command(&mut self, at: usize, keyspace: &Arc<Keyspace>, now: UnixMs) -> Next {
+        let args = self.parser.args(&self.input[at..]);
+        let resolved = dispatch::resolve(args, self.client.authenticated);
+        let spec = resolved.as_ref().ok().map(|resolved| resolved.spec);
+        if !self.pending.is_empty() {
+            let touches = touches(spec, args, keyspace, self.client.db);
+            if self.pending.conflicts(&touches) && self.answer_all().await.is_err() {
+                return Next::Close;
+            }
+        }
+        let skip = self.client.replies == ReplyMode::SkipNext;
+        if skip {
+            self.client.replies = ReplyMode::On;
+        }
+        let args = self.parser.args(&self.input[at..]);
+        let db = self.client.db;
+        let (id, flow) = match resolved {
+            Ok(Resolved { id, spec }) => {
+                let server = &self.shared.info;
+                let mut request = Request { args, now, client: &mut self.client, keyspace, server };
+                self.last_command = id.index();
+                (Some(id), dispatch::run(spec, &mut request))
+            }
+            // Not a Redis client: it is told nothing, as in Redis.
+            Err(refused) if refused.close => return Next::Close,
+            Err(refused) => (refused.id, refused.into()),
+        };
+        match flow {
+            flow if skip || self.client.replies != ReplyMode::On => self.run_silently(id, flow).await,
+            Flow::Done(reply) => {
+                self.give(id, reply);
+                Next::Read
+            }
+            Flow::Wait(reply) => {
+                let touches = touches(spec, self.parser.args(&self.input[at..]), keyspace, db);
+                self.pending.owe(id, reply, touches);
+                Next::Read
+            }
+            Flow::Close(reply) => {
+                self.give(id, reply);
+                Next::Close
+            }
+        }
+    }
+
+    /// Runs a command whose reply the client does not want (`CLIENT REPLY`).
+    async fn run_silently(&mut self, id: Option<CommandId>, flow: Flow) -> Next {
+        let (reply, next) = match flow {
+            Flow::Done(reply) => (reply, Next::Read),
+            Flow::Wait(reply) => (reply.await, Next::Read),
+            Flow::Close(reply) => (reply, Next::Close),
+        };
+        self.output.tally.add(id, matches!(reply, Reply::Error(_)));
+        next
+    }
+
+    /// Gives a reply that is there, when its turn comes.
+    fn give(&mut self, id: Option<CommandId>, reply: Reply) {
+        if self.pending.is_empty() {
+            self.output.push(id, &reply, &self.client);
+        } else {
+            self.pending.queue(id, reply);
+        }
+    }
+
+    /// Waits for all replies that are owed and writes everything out.
+    ///
+    /// Dropped in the middle, the client has part of the replies: the caller only does so with the connection.
+    async fn answer_all(&mut self) -> std::io::Result<()> {
+        while !self.pending.is_empty() {
+            if let Some((id, reply)) = self.pending.next().await {
+                self.output.push(id, &reply, &self.client);
+                if self.output.bytes.len() >= FLUSH_BYTES {
+                    self.write_out().await?;
+                }
+            }
+        }
+        self.pending.settle();
+        self.write_out().await
+    }
+
+    async fn write_out(&mut self) -> std::io::Result<()> {
+        if self.output.bytes.is_empty() {
+            return Ok(());
+        }
+        self.stream.write_all(&self.output.bytes).await?;
+        if self.output.bytes.capacity() > READ_CHUNK * 4 {
+            self.output.bytes = BytesMut::with_capacity(READ_CHUNK);
+        }
+        self.output.bytes.clear();
+        Ok(())
+    }
+}
+
+impl Output {
+    fn push(&mut self, id: Option<CommandId>, reply: &Reply, client: &ClientState) {
+        self.tally.add(id, matches!(reply, Reply::Error(_)));
+        encode(reply, client.protocol, &mut self.bytes);
+    }
+}
+
+/// What a request touches, for the order of the connection's commands.
+fn touches(spec: Option<&Spec>, args: Args<'_>, keyspace: &Keyspace, db: u8) -> Touches {
+    let Some(spec) = spec else { return Touches::All };
+    let mut hashes = Vec::new();
+    for name in spec.keys_of(args) {
+        // A key that is too long is refused by the handler and so touches nothing.
+        if let Ok(key) = keyspace.key(db, name) {
+            hashes.push(key.hash());
+        }
+    }
+    if hashes.is_empty() { Touches::All } else { Touches::Keys { hashes, blind: spec.may_queue(args) } }
+}

@@ -1,0 +1,343 @@
+//! The commit: groups become transactions, and each group gets its own outcome. Knows no SQL text.
+//!
+//! Groups of one mutation, and those that expect nothing, share transactions ("bulk"): whether one of them applies does
+//! not concern the others. A larger group with expectations gets a transaction of its own, which is rolled back if one
+//! of them does not hold.
+//!
+//! **Locks**: a transaction of several statements locks rows statement by statement, so two may wait for each other. The
+//! first try waits for a lock only briefly. The next first locks all rows in order of their keys, as do groups that have
+//! a transaction of their own.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use futures_util::future::OptionFuture;
+use tokio::time::timeout;
+use tokio_postgres::Statement;
+
+use crate::entry::{Applied, Change, Expect, Group, Mutation, Outcome, Version};
+use crate::store::error::{StoreError, StoreErrorKind};
+use crate::store::postgres::batch::{Batch, Deletes, Keys, Puts, Updates};
+use crate::store::postgres::error::{Fault, Sent};
+use crate::store::postgres::pool::{Lease, Pool, within};
+use crate::store::postgres::statement::{Hidden, Sql};
+use crate::store::postgres::versions::{BLOCK, Versions};
+
+/// Bounds on one bulk transaction, unless a single group is larger.
+const MAX_BULK_ROWS: usize = 4096;
+/// The same in bytes of keys and values. A message to Postgres may have 1 GiB.
+const MAX_BULK_BYTES: usize = 32 * 1024 * 1024;
+/// How often a transaction is run again after a deadlock or the like.
+const MAX_RETRIES: u32 = 8;
+/// Begins a transaction that does not lock its rows in order.
+const BEGIN_BRIEF: &str = "BEGIN; SET LOCAL lock_timeout = '20ms'";
+/// Begins one that does.
+const BEGIN_ORDERED: &str = "BEGIN";
+
+/// The groups of one transaction, by their numbers.
+struct Work {
+    groups: Vec<usize>,
+    /// Whether one that does not apply must undo the others.
+    is_alone: bool,
+    retries: u32,
+}
+
+/// A failure, and whether the failed work may have been committed.
+type Failure = (Fault, Sent);
+
+/// Applies `batch`; see [`crate::store::Store::commit`].
+pub(super) async fn commit(pool: &Pool, versions: &Versions, batch: &[Group]) -> Vec<Result<Outcome, StoreError>> {
+    let mut results: Vec<Option<Result<Outcome, StoreError>>> = batch.iter().map(|_| None).collect();
+    let mut queue = plan(batch, &mut results);
+    let mut lease = None;
+    while let Some(mut work) = queue.pop_front() {
+        match run(pool, versions, &mut lease, batch, &work).await {
+            Ok(outcomes) => {
+                for (group, outcome) in work.groups.into_iter().zip(outcomes) {
+                    results[group] = Some(Ok(outcome));
+                }
+            }
+            Err((fault, _)) if fault.is_retryable() && work.retries < MAX_RETRIES => {
+                work.retries += 1;
+                queue.push_front(work);
+            }
+            Err((fault, _)) if fault.is_of_a_row() && work.groups.len() > 1 => {
+                let second = work.groups.split_off(work.groups.len() / 2);
+                queue.push_front(Work { groups: second, is_alone: false, retries: 0 });
+                queue.push_front(work);
+            }
+            Err((fault, sent)) => {
+                fail(&work.groups, &fault, sent, &mut results);
+                if fault.ends_connection() {
+                    // The rest would wait for the same server one by one.
+                    queue.drain(..).for_each(|work| fail(&work.groups, &fault, Sent::Nothing, &mut results));
+                }
+            }
+        }
+    }
+    let unanswered = || Err(StoreError::bare(StoreErrorKind::Internal));
+    results.into_iter().map(|result| result.unwrap_or_else(unanswered)).collect()
+}
+
+/// Gives the groups of a piece of work their error.
+fn fail(groups: &[usize], fault: &Fault, sent: Sent, results: &mut [Option<Result<Outcome, StoreError>>]) {
+    for &group in groups {
+        results[group] = Some(Err(fault.clone().into_store(sent)));
+    }
+}
+
+/// Distributes groups over transactions; answers those for which there is nothing to do.
+fn plan(batch: &[Group], results: &mut [Option<Result<Outcome, StoreError>>]) -> VecDeque<Work> {
+    let mut queue = VecDeque::new();
+    let mut alone = Vec::new();
+    let mut bulk = Vec::new();
+    let (mut rows, mut bytes) = (0, 0);
+    for (index, group) in batch.iter().enumerate() {
+        let size: usize = group.iter().map(bytes_of).sum();
+        if group.is_empty() {
+            results[index] = Some(Ok(Outcome::Applied(Vec::new())));
+        } else if group.len() as i64 > BLOCK {
+            results[index] =
+                Some(Err(StoreError::new(StoreErrorKind::Rejected, "more mutations than can be numbered")));
+        } else if group.len() > 1 && group.iter().any(|mutation| mutation.expect != Expect::Any) {
+            alone.push(Work { groups: vec![index], is_alone: true, retries: 0 });
+        } else {
+            if !bulk.is_empty() && (rows + group.len() > MAX_BULK_ROWS || bytes + size > MAX_BULK_BYTES) {
+                queue.push_back(Work { groups: std::mem::take(&mut bulk), is_alone: false, retries: 0 });
+                (rows, bytes) = (0, 0);
+            }
+            bulk.push(index);
+            rows += group.len();
+            bytes += size;
+        }
+    }
+    if !bulk.is_empty() {
+        queue.push_back(Work { groups: bulk, is_alone: false, retries: 0 });
+    }
+    queue.extend(alone);
+    queue
+}
+
+/// What a mutation weighs on the wire, about.
+fn bytes_of(mutation: &Mutation) -> usize {
+    let value = match &mutation.change {
+        Change::Put { value, .. } => value.len(),
+        Change::Expire(_) | Change::Delete => 0,
+    };
+    mutation.key.name().len() + value + 48
+}
+
+/// Runs one transaction on the leased connection, or on a new lease; the outcomes of its groups.
+async fn run(
+    pool: &Pool,
+    versions: &Versions,
+    slot: &mut Option<Lease>,
+    batch: &[Group],
+    work: &Work,
+) -> Result<Vec<Outcome>, Failure> {
+    let nothing = |fault| (fault, Sent::Nothing);
+    let mut lease = match slot.take() {
+        Some(mut lease) => {
+            lease.unsettle();
+            lease
+        }
+        None => pool.get().await.map_err(nothing)?,
+    };
+    let mutations: Vec<&Mutation> = work.groups.iter().flat_map(|&group| &batch[group]).collect();
+    let count = mutations.len() as i64;
+    let limit = lease.limit();
+    // A dropped lease is a closed connection; it is dropped on every way out of here but the last.
+    let first = within(limit, first_version(&mut lease, versions, count)).await.map_err(nothing)?;
+    let mut rows = Batch::new(&mutations, first);
+    let ordered = work.is_alone || work.retries > 0;
+    let result = match within(limit, Statements::prepare(&mut lease, &rows, ordered)).await {
+        Ok(prepared) if work.is_alone => run_alone(&lease, &prepared, &mut rows, limit).await,
+        Ok(prepared) => run_bulk(&lease, &prepared, &mut rows, limit).await,
+        Err(fault) => Err(nothing(fault)),
+    };
+    match result {
+        Ok(()) => {
+            lease.settle(&Ok(()));
+            *slot = Some(lease);
+        }
+        Err((fault, sent)) => {
+            // Only a server that went read-only under a URL that demands otherwise makes a whole connection useless.
+            let moved = lease.must_write() && fault.kind(sent) == StoreErrorKind::ReadOnly;
+            if !fault.ends_connection() && !moved {
+                lease.settle(&Ok(()));
+                *slot = Some(lease);
+            }
+            return Err((fault, sent));
+        }
+    }
+    Ok(if work.is_alone {
+        let applied: Option<Vec<Applied>> = rows.applied().into_iter().collect();
+        vec![applied.map_or(Outcome::Conflict, Outcome::Applied)]
+    } else {
+        let mut applied = rows.applied().into_iter();
+        let lengths = work.groups.iter().map(|&group| batch[group].len());
+        lengths
+            .map(|length| {
+                let group: Option<Vec<Applied>> =
+                    applied.by_ref().take(length).collect::<Vec<_>>().into_iter().collect();
+                group.map_or(Outcome::Conflict, Outcome::Applied)
+            })
+            .collect()
+    })
+}
+
+/// The first of `count` versions in a row.
+async fn first_version(lease: &mut Lease, versions: &Versions, count: i64) -> Result<i64, Fault> {
+    loop {
+        if let Some(taken) = versions.take(count) {
+            return Ok(taken.start);
+        }
+        reserve_versions(lease, versions).await?;
+    }
+}
+
+/// Reserves a block of versions.
+pub(super) async fn reserve_versions(lease: &mut Lease, versions: &Versions) -> Result<(), Fault> {
+    let statement = lease.prepared(Sql::Versions).await?;
+    versions.reserve(lease.query_one(&statement, &[]).await?.try_get(0)?);
+    Ok(())
+}
+
+/// All statements in one go: alone if there is only one, else in a transaction that is sent whole.
+async fn run_bulk(lease: &Lease, prepared: &Statements, rows: &mut Batch<'_>, limit: Duration) -> Result<(), Failure> {
+    let work = async {
+        if prepared.count() == 1 {
+            return prepared.run(lease, rows).await;
+        }
+        // Polled in this order, so sent in this order. A COMMIT after a failure is a ROLLBACK that does not complain,
+        // hence each answer is looked at.
+        let begin = if prepared.lock.is_some() { BEGIN_ORDERED } else { BEGIN_BRIEF };
+        let (begun, done, committed) = tokio::join!(biased;
+            lease.batch_execute(begin),
+            prepared.run(lease, rows),
+            lease.batch_execute("COMMIT"),
+        );
+        if let Err(error) = begun {
+            // What followed may have run, each statement by itself.
+            return Err(Fault::away(&format!("BEGIN failed: {error}")));
+        }
+        done?;
+        Ok(committed?)
+    };
+    within(limit, work).await.map_err(|fault| (fault, Sent::Commit))
+}
+
+/// A transaction that commits only if everything applied.
+async fn run_alone(lease: &Lease, prepared: &Statements, rows: &mut Batch<'_>, limit: Duration) -> Result<(), Failure> {
+    let nothing = |fault| (fault, Sent::Nothing);
+    let work = async {
+        let (begun, done) = tokio::join!(biased; lease.batch_execute(BEGIN_ORDERED), prepared.run(lease, rows));
+        if let Err(error) = begun {
+            return Err((Fault::away(&format!("BEGIN failed: {error}")), Sent::Commit));
+        }
+        done.map_err(nothing)
+    };
+    let done = timeout(limit, work).await.unwrap_or_else(|_| Err(nothing(Fault::late())));
+    if done.is_ok() && rows.is_complete() {
+        let commit = async { Ok(lease.batch_execute("COMMIT").await?) };
+        return within(limit, commit).await.map_err(|fault| (fault, Sent::Commit));
+    }
+    if done.as_ref().err().is_some_and(|(fault, _)| fault.ends_connection()) {
+        return done;
+    }
+    within(limit, async { Ok(lease.batch_execute("ROLLBACK").await?) }).await.map_err(nothing)?;
+    done
+}
+
+/// The statements that a batch needs.
+struct Statements {
+    lock: Option<Statement>,
+    put: Option<Statement>,
+    update: Option<Statement>,
+    delete: Option<Statement>,
+}
+
+impl Statements {
+    /// Prepares them; `ordered`: if there are several, one that locks all rows goes first.
+    async fn prepare(lease: &mut Lease, rows: &Batch<'_>, ordered: bool) -> Result<Self, Fault> {
+        let put = if rows.first_absent().is_some() { Sql::PutSome } else { Sql::Put };
+        let needs = [!rows.puts.key.is_empty(), !rows.updates.key.is_empty(), !rows.deletes.key.is_empty()];
+        let several = needs.iter().filter(|needed| **needed).count() > 1;
+        let [has_puts, has_updates, has_deletes] = needs;
+        Ok(Self {
+            lock: if several && ordered { Some(lease.prepared(Sql::Lock).await?) } else { None },
+            put: if has_puts { Some(lease.prepared(put).await?) } else { None },
+            update: if has_updates { Some(lease.prepared(Sql::Update).await?) } else { None },
+            delete: if has_deletes { Some(lease.prepared(Sql::Delete).await?) } else { None },
+        })
+    }
+
+    fn count(&self) -> usize {
+        [&self.lock, &self.put, &self.update, &self.delete].into_iter().flatten().count()
+    }
+
+    /// Sends them all at once, and notes in `rows` what was applied.
+    async fn run(&self, lease: &Lease, rows: &mut Batch<'_>) -> Result<(), Fault> {
+        let first_absent = rows.first_absent();
+        let keys = std::mem::take(&mut rows.keys);
+        let (puts, updates) = (std::mem::take(&mut rows.puts), std::mem::take(&mut rows.updates));
+        let deletes = std::mem::take(&mut rows.deletes);
+        let (lock, put, update, delete) = tokio::join!(biased;
+            OptionFuture::from(self.lock.as_ref().map(|statement| lock(lease, statement, keys))),
+            OptionFuture::from(self.put.as_ref().map(|statement| put(lease, statement, puts, first_absent))),
+            OptionFuture::from(self.update.as_ref().map(|statement| update(lease, statement, updates))),
+            OptionFuture::from(self.delete.as_ref().map(|statement| delete(lease, statement, deletes))),
+        );
+        // The first that failed says why; those after it only that the transaction has failed.
+        let (lock, put, update, delete) = (lock.transpose(), put.transpose(), update.transpose(), delete.transpose());
+        let faults = [lock.as_ref().err(), put.as_ref().err(), update.as_ref().err(), delete.as_ref().err()];
+        if let Some(fault) = faults.into_iter().flatten().find(|fault| !fault.is_echo()) {
+            return Err(fault.clone());
+        }
+        lock?;
+        for version in put?.into_iter().flatten().chain(update?.into_iter().flatten()) {
+            rows.note(version, false);
+        }
+        for (version, existed) in delete?.into_iter().flatten() {
+            rows.note(version, existed);
+        }
+        Ok(())
+    }
+}
+
+async fn lock(lease: &Lease, statement: &Statement, keys: Keys<'_>) -> Result<(), Fault> {
+    lease.execute(statement, &[&keys.db, &Hidden(keys.key)]).await?;
+    Ok(())
+}
+
+/// The versions of those applied; nothing if all are blind.
+async fn put(
+    lease: &Lease,
+    statement: &Statement,
+    rows: Puts<'_>,
+    first_absent: Option<Version>,
+) -> Result<Vec<Version>, Fault> {
+    let Puts { version, expires_at, slot, db, kind, key, value } = rows;
+    let (key, value) = (Hidden(key), Hidden(value));
+    let Some(first_absent) = first_absent else {
+        lease.execute(statement, &[&version, &expires_at, &slot, &db, &kind, &key, &value]).await?;
+        return Ok(Vec::new());
+    };
+    let applied =
+        lease.query(statement, &[&version, &expires_at, &slot, &db, &kind, &key, &value, &first_absent]).await?;
+    applied.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+async fn update(lease: &Lease, statement: &Statement, rows: Updates<'_>) -> Result<Vec<Version>, Fault> {
+    let Updates { version, expires_at, db, kind, key, value, expected } = rows;
+    let (key, value) = (Hidden(key), Hidden(value));
+    let applied = lease.query(statement, &[&version, &expires_at, &db, &kind, &key, &value, &expected]).await?;
+    applied.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+async fn delete(lease: &Lease, statement: &Statement, rows: Deletes<'_>) -> Result<Vec<(Version, bool)>, Fault> {
+    let Deletes { version, db, key, must_exist, expected } = rows;
+    let key = Hidden(key);
+    let applied = lease.query(statement, &[&version, &db, &key, &must_exist, &expected]).await?;
+    applied.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}

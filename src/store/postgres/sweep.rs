@@ -1,0 +1,90 @@
+//! Removing rows in number: a step of the sweeper, and the flush. Decides no pace and no leader beyond the step.
+
+use std::time::Duration;
+
+use tokio_postgres::types::{ToSql, Type};
+
+use crate::store::error::StoreError;
+use crate::store::postgres::error::{Fault, Sent};
+use crate::store::postgres::pool::{Lease, Pool, within};
+use crate::store::postgres::read::unapplied;
+use crate::store::postgres::statement::{FLUSH, FLUSH_ORDERED, Hidden, Sql};
+use crate::store::{SweepCursor, Swept};
+
+/// How long a statement over the whole table may take.
+pub(super) const BULK_TIMEOUT: Duration = Duration::from_mins(2);
+/// How often a flush is run again after a deadlock with writers.
+const MAX_RETRIES: u32 = 8;
+/// Whoever holds this advisory lock sweeps ("cloakrm" and 2).
+const SWEEP_LOCK: i64 = 0x636c_6f61_6b72_6d02;
+
+/// See [`crate::store::Store::sweep`].
+pub(super) async fn sweep(pool: &Pool, from: Option<SweepCursor>, limit: u32) -> Result<Swept, StoreError> {
+    let mut lease = pool.get().await.map_err(unapplied)?;
+    let time = lease.limit();
+    let result = within(time, step(&mut lease, from, limit)).await;
+    // Ends the transaction on a connection that is whole; a failed one is rolled back by it.
+    let ended = match &result {
+        Err(fault) if fault.ends_connection() => Ok(()),
+        _ => within(time, async { Ok(lease.batch_execute("COMMIT").await?) }).await,
+    };
+    let result = result.and_then(|swept| ended.map(|()| swept));
+    lease.settle(&result);
+    // Expired rows are absent either way, so an unknown outcome is none.
+    result.map_err(unapplied)
+}
+
+/// One step, in a transaction that is left open.
+async fn step(lease: &mut Lease, from: Option<SweepCursor>, limit: u32) -> Result<Swept, Fault> {
+    let (lock, sweep) = (lease.prepared(Sql::SweepLock).await?, lease.prepared(Sql::Sweep).await?);
+    let (begun, locked) = tokio::join!(biased; lease.batch_execute("BEGIN"), lease.query_one(&lock, &[&SWEEP_LOCK]));
+    begun?;
+    if !locked?.try_get::<_, bool>(0)? {
+        return Ok(Swept::default());
+    }
+    let (db, key) = from.map_or((-1, Box::default()), |(db, key)| (i16::from(db), key));
+    let rows = lease.query_opt(&sweep, &[&db, &Hidden(&*key), &i64::from(limit)]).await?;
+    let Some(row) = rows else {
+        return Ok(Swept::default());
+    };
+    let (removed, looked): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+    let next = if looked < i64::from(limit) {
+        None
+    } else {
+        let db = u8::try_from(row.try_get::<_, i16>(2)?)
+            .map_err(|_| Fault::of_data("a row has a database number out of range"))?;
+        Some((db, row.try_get::<_, &[u8]>(3)?.into()))
+    };
+    Ok(Swept { removed: removed as u64, next })
+}
+
+/// See [`crate::store::Store::flush`].
+pub(super) async fn flush(pool: &Pool, db: Option<u8>, prefix: Vec<u8>) -> Result<(), StoreError> {
+    let (db, prefix) = (db.map(i16::from), Hidden(prefix));
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&db, Type::INT2), (&prefix, Type::BYTEA)];
+    let mut tries = 0;
+    loop {
+        let mut lease = pool.get().await.map_err(unapplied)?;
+        let work = async {
+            let scan = if tries == 0 { "on" } else { "off" };
+            let setup = format!(
+                "BEGIN; SET LOCAL enable_seqscan = {scan}; SET LOCAL statement_timeout = {}",
+                BULK_TIMEOUT.as_millis()
+            );
+            let (begun, flushed, committed) = tokio::join!(biased;
+                lease.batch_execute(&setup),
+                lease.execute_typed(if tries == 0 { FLUSH } else { FLUSH_ORDERED }, &parameters),
+                lease.batch_execute("COMMIT"),
+            );
+            begun?;
+            flushed?;
+            Ok(committed?)
+        };
+        let result = within(BULK_TIMEOUT + lease.limit(), work).await;
+        lease.settle(&result);
+        match result {
+            Err(fault) if fault.is_retryable() && tries < MAX_RETRIES => tries += 1,
+            result => return result.map_err(|fault| fault.into_store(Sent::Commit)),
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The embedded store on SQLite: one thread writes, others read, and the `Store` trait in front of them.
+//!
+//! One process has a file to itself: a second is refused by a lock on the file `….lock` beside it, as each would cache
+//! what the other changes. (Looking into the file with the `sqlite3` shell is fine.)
+
+mod commit;
+mod file;
+mod read;
+mod schema;
+mod sweep;
+mod thread;
+
+use std::fs::File;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use futures_util::future::BoxFuture;
+use rusqlite::Connection;
+use rusqlite::ffi::ErrorCode;
+
+use crate::config::SqliteConfig;
+use crate::entry::{Entry, Group, Key, Outcome, UnixMs};
+use crate::store::error::{StoreError, StoreErrorKind};
+use crate::store::sqlite::commit::Writer;
+use crate::store::sqlite::thread::Worker;
+use crate::store::{PoolState, ScanPage, ScanQuery, Store, SweepCursor, Swept};
+
+/// How many threads read.
+const READERS: u32 = 2;
+
+/// Sessions in a SQLite file.
+pub struct SqliteStore {
+    writer: Worker<Writer>,
+    readers: Worker<Connection>,
+    secret: [u8; 16],
+    /// Locked while the store is open.
+    lock: std::sync::Mutex<Option<File>>,
+}
+
+impl SqliteStore {
+    /// Opens the file, or makes it (mode 0600) and its directory (mode 0700), and starts the threads.
+    ///
+    /// Every error is permanent: there is no server to wait for. Blocks the thread for the time of a few file accesses.
+    pub fn open(config: &SqliteConfig) -> Result<Self, StoreError> {
+        let failed = |error: file::OpenError| StoreError::permanent(error);
+        let path = &config.path;
+        let lock = file::prepare(path).map_err(failed)?;
+        let mut writer = file::connect(path).map_err(failed)?;
+        schema::migrate(&mut writer).map_err(|error| failed(file::OpenError::schema(path, error)))?;
+        let secret = schema::hash_secret(&writer).map_err(|error| failed(file::OpenError::sqlite(path, error)))?;
+        let mut readers = Vec::new();
+        for _ in 0..READERS {
+            readers.push(file::connect_reader(path).map_err(failed)?);
+        }
+        let started = |error: std::io::Error| StoreError::permanent(error);
+        Ok(Self {
+            writer: Worker::start("sqlite-writer", vec![Writer::new(writer)]).map_err(started)?,
+            readers: Worker::start("sqlite-reader", readers).map_err(started)?,
+            secret,
+            lock: std::sync::Mutex::new(Some(lock)),
+        })
+    }
+}
+
+impl Store for SqliteStore {
+    fn hash_secret(&self) -> [u8; 16] {
+        self.secret
+    }
+
+    fn load(&self, keys: Vec<Key>) -> BoxFuture<'_, Result<Vec<Option<Entry>>, StoreError>> {
+        Box::pin(self.readers.run(move |connection| read::load(connection, &keys, now_ms())))
+    }
+
+    fn commit<'a>(&'a self, batch: &'a [Group]) -> BoxFuture<'a, Vec<Result<Outcome, StoreError>>> {
+        let (batch, count) = (batch.to_vec(), batch.len());
+        let work = self.writer.run(move |writer| Ok(writer.commit(&batch, now_ms())));
+        Box::pin(async move {
+            match work.await {
+                Ok(results) => results,
+                // The writer has ended, before or while it had this batch.
+                Err(error) => (0..count).map(|_| Err(StoreError::bare(error.kind()))).collect(),
+            }
+        })
+    }
+
+    fn scan(&self, query: ScanQuery) -> BoxFuture<'_, Result<ScanPage, StoreError>> {
+        Box::pin(self.readers.run(move |connection| read::scan(connection, &query, now_ms())))
+    }
+
+    fn random(&self, db: u8, prefix: Vec<u8>) -> BoxFuture<'_, Result<Option<Box<[u8]>>, StoreError>> {
+        Box::pin(self.readers.run(move |connection| read::random(connection, db, prefix, now_ms())))
+    }
+
+    fn flush(&self, db: Option<u8>, prefix: Vec<u8>) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.writer.run(move |writer| sweep::flush(writer.connection(), db, &prefix)))
+    }
+
+    fn count(&self, prefix: Vec<u8>) -> BoxFuture<'_, Result<Vec<(u8, u64, u64)>, StoreError>> {
+        Box::pin(self.readers.run(move |connection| read::count(connection, &prefix, now_ms())))
+    }
+
+    fn sweep(&self, from: Option<SweepCursor>, limit: u32) -> BoxFuture<'_, Result<Swept, StoreError>> {
+        Box::pin(self.writer.run(move |writer| sweep::step(writer.connection(), from, limit, now_ms())))
+    }
+
+    fn now(&self) -> BoxFuture<'_, Result<UnixMs, StoreError>> {
+        // Asks the file as well, since this is the probe.
+        Box::pin(self.readers.run(|connection| {
+            connection
+                .query_row("SELECT 1 FROM meta LIMIT 1", [], |_| Ok(()))
+                .map_err(|error| failure(error, false))?;
+            Ok(now_ms())
+        }))
+    }
+
+    fn pool(&self) -> PoolState {
+        let (open, busy) = (self.readers.threads() + self.writer.threads(), self.readers.busy() + self.writer.busy());
+        PoolState { open, idle: open.saturating_sub(busy) }
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            // The writer last: the last connection to close copies the log into the file.
+            self.readers.close().await;
+            self.writer.close().await;
+            drop(self.lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take());
+        })
+    }
+}
+
+/// The machine's clock, which is this store's.
+#[expect(clippy::disallowed_methods, reason = "this store's clock is the machine's")]
+fn now_ms() -> UnixMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMs::try_from(since.as_millis()).unwrap_or(UnixMs::MAX)
+}
+
+/// The store's error for one of SQLite. `committing`: whether it came from a COMMIT.
+fn failure(error: rusqlite::Error, committing: bool) -> StoreError {
+    let kind = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => StoreErrorKind::Full,
+        Some(ErrorCode::ReadOnly) => StoreErrorKind::ReadOnly,
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::OutOfMemory) => {
+            StoreErrorKind::Unavailable
+        }
+        Some(ErrorCode::TooBig | ErrorCode::ConstraintViolation) => StoreErrorKind::Rejected,
+        // Part of the log may have reached the disk.
+        Some(ErrorCode::SystemIoFailure) if committing => StoreErrorKind::UnknownOutcome,
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => StoreErrorKind::Unavailable,
+        _ => StoreErrorKind::Internal,
+    };
+    match error {
+        // The text may be an administrator's trigger's and quote the data; the code says enough.
+        rusqlite::Error::SqliteFailure(code, _) if kind == StoreErrorKind::Rejected => StoreError::new(kind, code),
+        error => StoreError::new(kind, error),
+    }
+}
