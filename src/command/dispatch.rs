@@ -1,9 +1,9 @@
 //! From a request to its handler: lookup, arity, authentication. It knows no connection: what is answered, it returns.
 
-use crate::command::args::Args;
 use crate::command::request::{Flow, Request};
 use crate::command::spec::{Flag, Spec, wrong_arity};
 use crate::command::table::{self, CommandId};
+use crate::resp::args::Args;
 use crate::resp::error::ErrorReply;
 use crate::resp::reply::Reply;
 

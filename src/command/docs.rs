@@ -1,8 +1,8 @@
 //! COMMAND's answers, drawn from rows of the table that its caller passes in.
 
-use crate::command::args::Args;
 use crate::command::glob;
 use crate::command::spec::{Flag, KeySpec, Spec};
+use crate::resp::args::Args;
 use crate::resp::error::{Cow, ErrorReply};
 use crate::resp::reply::Reply;
 

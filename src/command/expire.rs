@@ -1,12 +1,12 @@
 //! The commands that set and tell when a key stops existing.
 
 use crate::command::access::{apply, read_one, update_one};
-use crate::command::args::Args;
 use crate::command::expiry::{Scale, Shown};
 use crate::command::request::{Handled, Request};
 use crate::command::spec::{Flag, KeySpec, Spec};
 use crate::entry::{Change, UnixMs};
 use crate::keyspace::update::Decision;
+use crate::resp::args::Args;
 use crate::resp::error::ErrorReply;
 use crate::resp::reply::Reply;
 

@@ -1,12 +1,12 @@
 //! The commands on keys of whatever type: whether they exist, and deleting, renaming, copying and moving them.
 
 use crate::command::access::{key, last_of_each, later, read_all, read_one, update, write};
-use crate::command::args::Args;
 use crate::command::number::database;
 use crate::command::request::{Flow, Handled, Request};
 use crate::command::spec::{Flag, KeySpec, Queues, Spec};
 use crate::entry::{Change, Entry, Expect, Key, Mutation, Value};
 use crate::keyspace::update::Decision;
+use crate::resp::args::Args;
 use crate::resp::error::ErrorReply;
 use crate::resp::reply::Reply;
 

@@ -3,7 +3,6 @@
 #![expect(clippy::unnecessary_wraps, reason = "all handlers have one type, also those that cannot fail")]
 
 pub mod access;
-pub mod args;
 pub mod client;
 pub mod config;
 pub mod counters;

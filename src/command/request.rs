@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use crate::command::args::Args;
 use crate::entry::UnixMs;
 use crate::keyspace::Keyspace;
+use crate::resp::args::Args;
 use crate::resp::error::ErrorReply;
 use crate::resp::reply::{Protocol, Reply};
 

@@ -1,12 +1,12 @@
 //! The commands that list keys: `SCAN` page by page, `KEYS` all that match.
 
 use crate::command::access::later;
-use crate::command::args::Args;
 use crate::command::glob;
 use crate::command::number::{cursor, integer};
 use crate::command::request::{Flow, Handled, Request};
 use crate::command::spec::{Flag, Spec};
 use crate::entry::Kind;
+use crate::resp::args::Args;
 use crate::resp::error::ErrorReply;
 use crate::resp::reply::Reply;
 

@@ -1,8 +1,8 @@
 //! The options of `SET` and `GETEX`, which share a grammar. It parses; it knows no keys and no time.
 
-use crate::command::args::Args;
 use crate::command::expiry::Scale;
 use crate::entry::{Expect, UnixMs};
+use crate::resp::args::Args;
 use crate::resp::error::ErrorReply;
 
 /// Whose options are parsed.

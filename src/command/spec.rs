@@ -1,7 +1,7 @@
 //! What one row of the command table says. It knows the shape of a handler, but no command.
 
-use crate::command::args::Args;
 use crate::command::request::{Handled, Request};
+use crate::resp::args::Args;
 use crate::resp::error::{Cow, ErrorReply};
 
 /// A command's handler.

@@ -1,3 +1,5 @@
+//! The cache against a map, and each way in which a late fill could win.
+
 use std::collections::HashMap as Model;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! The queue: what goes together, what waits, and that the order of each key holds however batches are taken.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -5,8 +5,8 @@
 
 use std::ops::Range;
 
-use crate::command::args::Args;
 use crate::limits::{MAX_LINE, REQUEST, RequestLimits};
+use crate::resp::args::Args;
 use crate::resp::error::ProtocolFault;
 
 /// What [`Parser::parse`] found at the beginning of the buffer.

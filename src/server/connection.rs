@@ -10,7 +10,6 @@ use std::time::Instant;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::command::args::Args;
 use crate::command::dispatch::{self, Resolved};
 use crate::command::request::{ClientState, Flow, ReplyMode, Request};
 use crate::command::server::Registration;
@@ -19,12 +18,13 @@ use crate::command::table::CommandId;
 use crate::entry::UnixMs;
 use crate::keyspace::Keyspace;
 use crate::limits;
+use crate::resp::args::Args;
 use crate::resp::encode::encode;
 use crate::resp::error::ErrorReply;
 use crate::resp::parse::{Parsed, Parser};
 use crate::resp::reply::Reply;
-use crate::server::accept::Shared;
 use crate::server::pending::{Pending, Touches};
+use crate::server::shared::Shared;
 use crate::server::tally::Tally;
 
 /// Room for reading that a connection starts with and returns to; 16 pipelined requests of a session fit.

@@ -42,10 +42,13 @@ impl Cluster {
     pub fn start_18_with(settings: &[(&str, &str)]) -> Self {
         let installed = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/postgres18");
         assert!(installed.join("bin/initdb").exists(), "Postgres 18 is not installed: `make test` installs it");
+        let package = installed.canonicalize().unwrap().parent().unwrap().to_owned();
         let dir = new_dir();
-        let copy = dir.path().join("server");
-        run(Command::new("cp").arg("-rL").arg(&installed).arg(&copy));
-        Self::start_in(dir, copy.join("bin"), settings)
+        // The programs find their libraries in a folder beside the package.
+        let libraries = package.with_extension("libs");
+        run(Command::new("cp").arg("-r").arg(&package).arg(&libraries).arg(dir.path()));
+        let bin = dir.path().join(package.file_name().unwrap()).join("pginstall/bin");
+        Self::start_in(dir, bin, settings)
     }
 
     fn start_in(dir: TempDir, bin: PathBuf, settings: &[(&str, &str)]) -> Self {
