@@ -2,27 +2,20 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::SetOnce;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use crate::command::request::{ClientState, ReplyMode};
-use crate::command::server::ServerInfo;
-use crate::keyspace::Keyspace;
-use crate::limits::RequestLimits;
 use crate::resp::error::ErrorReply;
 use crate::resp::reply::Protocol;
 use crate::server::bind::Listener;
 use crate::server::connection::Connection;
-use crate::server::tally::Commands;
-use crate::tasks::Tasks;
+use crate::server::shared::Shared;
 
 /// The pause after an accept failed, as it does when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -32,24 +25,6 @@ const KEEPALIVE: Duration = Duration::from_secs(300);
 
 /// How long a new connection waits for a store that has not been reached yet, before it is told so.
 const OPEN_PATIENCE: Duration = Duration::from_secs(1);
-
-/// What all connections share.
-pub struct Shared {
-    /// The entries, as soon as the store has been reached.
-    pub keyspace: SetOnce<Arc<Keyspace>>,
-    /// What commands may know of the server, with the registry of clients.
-    pub info: Arc<ServerInfo>,
-    /// Counts of commands.
-    pub commands: Commands,
-    /// Panics since the start; each ended a connection.
-    pub panics: Arc<AtomicU64>,
-    /// Bounds on requests.
-    pub request_limits: RequestLimits,
-    /// Ends connections between requests.
-    pub stop: CancellationToken,
-    /// Where tasks are started.
-    pub tasks: Tasks,
-}
 
 /// The two ends of a connection, as commands print them, and whether the peer is this host.
 struct Ends {

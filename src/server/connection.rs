@@ -23,8 +23,8 @@ use crate::resp::encode::encode;
 use crate::resp::error::ErrorReply;
 use crate::resp::parse::{Parsed, Parser};
 use crate::resp::reply::Reply;
-use crate::server::accept::Shared;
 use crate::server::pending::{Pending, Touches};
+use crate::server::shared::Shared;
 use crate::server::tally::Tally;
 
 /// Room for reading that a connection starts with and returns to; 16 pipelined requests of a session fit.

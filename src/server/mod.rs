@@ -6,4 +6,5 @@ pub mod bind;
 pub mod connection;
 pub mod page;
 pub mod pending;
+pub mod shared;
 pub mod tally;

@@ -7,7 +7,7 @@ use crate::keyspace::stats::{OperationStats, Stats};
 use crate::metrics::names::{self, Metric};
 use crate::metrics::page::{Page, Scrape};
 use crate::metrics::process::Process;
-use crate::server::accept::Shared;
+use crate::server::shared::Shared;
 
 /// Renders the page.
 #[must_use]
