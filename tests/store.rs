@@ -58,12 +58,22 @@ fn sqlite_conforms() {
     run_all("sqlite", |name| Place::Sqlite(dir.path().join(name).join("sessions.db")));
 }
 
+/// Nothing here is about durability.
+const HASTY: &[(&str, &str)] = &[("fsync", "off"), ("max_connections", "200"), ("deadlock_timeout", "100ms")];
+
 #[test]
 fn postgres_conforms() {
-    // Nothing here is about durability.
-    let cluster =
-        Arc::new(Cluster::start_with(&[("fsync", "off"), ("max_connections", "200"), ("deadlock_timeout", "100ms")]));
-    run_all("postgres", |name| {
+    run_all_on("postgres", Cluster::start_with(HASTY));
+}
+
+#[test]
+fn postgres_18_conforms() {
+    run_all_on("postgres 18", Cluster::start_18_with(HASTY));
+}
+
+fn run_all_on(store: &str, cluster: Cluster) {
+    let cluster = Arc::new(cluster);
+    run_all(store, |name| {
         cluster.create_database(name);
         Place::Postgres(Arc::clone(&cluster), name.to_owned())
     });

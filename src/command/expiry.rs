@@ -68,11 +68,12 @@ mod tests {
 
     const NOW: UnixMs = 1_700_000_000_000;
 
+    type Expected = Result<UnixMs, &'static str>;
+
     #[test]
     fn times_are_checked_as_by_redis() {
         let invalid = "ERR invalid expire time in 'set' command";
         let not_integer = "ERR value is not an integer or out of range";
-        type Expected = Result<UnixMs, &'static str>;
         let cases: &[(Scale, &str, Expected, Expected)] = &[
             (Scale::EX, "10", Ok(NOW + 10_000), Ok(NOW + 10_000)),
             (Scale::PX, "10", Ok(NOW + 10), Ok(NOW + 10)),

@@ -34,8 +34,21 @@ impl Cluster {
 
     /// The same with settings of `postgresql.conf`.
     pub fn start_with(settings: &[(&str, &str)]) -> Self {
-        let bin = bin_dir();
-        let dir = tempfile::Builder::new().prefix("cloakroom-pg-").tempdir().unwrap();
+        Self::start_in(new_dir(), bin_dir(), settings)
+    }
+
+    /// The same on Postgres 18, which `tests/setup.sh` takes from PyPI. Copied, as the checkout may be closed to the user
+    /// that the server runs as.
+    pub fn start_18_with(settings: &[(&str, &str)]) -> Self {
+        let installed = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/postgres18");
+        assert!(installed.join("bin/initdb").exists(), "Postgres 18 is not installed: `make test` installs it");
+        let dir = new_dir();
+        let copy = dir.path().join("server");
+        run(Command::new("cp").arg("-rL").arg(&installed).arg(&copy));
+        Self::start_in(dir, copy.join("bin"), settings)
+    }
+
+    fn start_in(dir: TempDir, bin: PathBuf, settings: &[(&str, &str)]) -> Self {
         // The temporary directory itself must let the other user through to the data.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         if let Some((uid, gid)) = other_user() {
@@ -265,6 +278,10 @@ fn children_of(parent: u32) -> Vec<u32> {
         }
     }
     children
+}
+
+fn new_dir() -> TempDir {
+    tempfile::Builder::new().prefix("cloakroom-pg-").tempdir().unwrap()
 }
 
 /// Where the server's programs are.
