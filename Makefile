@@ -19,6 +19,10 @@ setup: ## install what the tests need (Redis, Postgres, Prometheus, Python and N
 test: setup ## everything that can be checked by running it
 	$(CARGO) test --locked
 
+bench: setup ## measure cached reads and durable writes beside Redis and pgbench (SMOKE=1: one short round)
+	$(CARGO) build --release --locked
+	SMOKE=$(SMOKE) python3 bench/run.py
+
 lint: ## format, clippy, documentation
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings

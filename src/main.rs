@@ -16,6 +16,7 @@ use cloakroom::config::show::effective;
 use cloakroom::logging::{self, LogControl};
 use cloakroom::signals::{Signal, Signals};
 use cloakroom::store::error::Chain;
+use cloakroom::store::postgres::url;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -36,7 +37,7 @@ mod exit {
 }
 
 fn main() -> ExitCode {
-    let inputs = Inputs::of_process();
+    let inputs = Inputs::of_process(url::check);
     let loaded = match load(&inputs) {
         Ok(Ask::Serve(loaded)) => *loaded,
         Ok(Ask::Text(text)) => return print(&text),

@@ -93,6 +93,17 @@ fn a_checked_configuration_is_shown_without_secrets() {
 }
 
 #[test]
+fn a_postgres_url_is_checked_with_the_rest() {
+    let home = tempfile::tempdir().unwrap();
+    let (code, out, err) = run(cloakroom(home.path())
+        .args(["--listen", "nowhere"])
+        .env("CLOAKROOM_STORE", "postgres://user:hunter2@db:5432/d?sslmod=require&password=hunter3"));
+    assert_eq!((code, out.as_str()), (Some(64), ""), "{err}");
+    assert!(err.contains("environment: CLOAKROOM_STORE: ") && err.contains("sslmod"), "{err}");
+    assert!(err.contains("command line: --listen: ") && !err.contains("hunter"), "{err}");
+}
+
+#[test]
 fn secrets_in_the_wrong_place_are_not_repeated() {
     let home = tempfile::tempdir().unwrap();
     let file = home.path().join("c.toml");

@@ -31,6 +31,9 @@ pub struct Inputs {
     pub vars: Vec<(OsString, OsString)>,
     /// The file that is read if no other is named and it exists.
     pub default_file: PathBuf,
+    /// Says what is wrong with a Postgres URL, one fault each, without repeating a secret. Whoever keeps the sessions in
+    /// Postgres knows; this layer does not.
+    pub check_postgres: fn(&str) -> Result<(), Vec<String>>,
 }
 
 /// What the process was asked to do.
@@ -56,11 +59,12 @@ pub struct Loaded {
 impl Inputs {
     /// Those of this process.
     #[must_use]
-    pub fn of_process() -> Self {
+    pub fn of_process(check_postgres: fn(&str) -> Result<(), Vec<String>>) -> Self {
         Self {
             args: std::env::args_os().skip(1).collect(),
             vars: std::env::vars_os().collect(),
             default_file: DEFAULT_FILE.into(),
+            check_postgres,
         }
     }
 
@@ -198,7 +202,12 @@ impl Picker {
     /// The store that was named, else the file in the state directory.
     fn store(&mut self, inputs: &Inputs) -> Option<StoreChoice> {
         if self.items.contains_key("store") {
-            return self.given("store", value::store).map(|(store, _)| store);
+            let (store, item) = self.given("store", value::store)?;
+            if let StoreChoice::Postgres(url) = &store {
+                let faults = (inputs.check_postgres)(url).err().unwrap_or_default();
+                self.faults.extend(faults.into_iter().map(|fault| item.fault(fault)));
+            }
+            return Some(store);
         }
         let path = state_directory(inputs).map(|directory| directory.join(SQLITE_FILE));
         if path.is_none() {
@@ -267,6 +276,7 @@ mod tests {
             args: line.split_whitespace().map(OsString::from).collect(),
             vars: vars.iter().map(|(name, value)| (name.into(), value.into())).collect(),
             default_file: path.clone(),
+            check_postgres: |url| if url.contains("bad") { Err(vec!["one".into(), "two".into()]) } else { Ok(()) },
         };
         if !vars.iter().any(|(name, _)| *name == "HOME") {
             inputs.vars.push(("HOME".into(), "/home/u".into()));
@@ -343,6 +353,15 @@ mod tests {
             assert_eq!(faults.iter().filter(|fault| fault.starts_with(expected)).count(), 1, "{expected}: {faults:#?}");
         }
         assert_eq!(faults.len(), 9, "{faults:#?}");
+    }
+
+    #[test]
+    fn a_postgres_url_is_checked_by_who_knows_it() {
+        assert!(loaded("--store postgres://good/d", &[], "").is_ok());
+        assert_eq!(
+            loaded("--store postgres://bad/d", &[("CLOAKROOM_STORE", "postgres://good/d")], "").unwrap_err(),
+            ["command line: --store: one", "command line: --store: two"]
+        );
     }
 
     #[test]

@@ -83,7 +83,8 @@ impl RandomSearch {
         }
         self.pages += 1;
         let ended = page.next == 0;
-        if (ended && self.wrapped) || (self.wrapped && page.next > self.start) || self.pages >= RANDOM_PAGES {
+        let round = self.wrapped && (ended || page.next > self.start);
+        if round || self.pages >= RANDOM_PAGES {
             return Some(None);
         }
         self.wrapped |= ended;

@@ -94,10 +94,11 @@ impl Fault {
         match code.code() {
             "53100" => StoreErrorKind::Full,
             "25006" => StoreErrorKind::ReadOnly,
-            // Before anything was done: no slot, starting up, shutting down.
-            "53300" | "57P03" => StoreErrorKind::Unavailable,
-            // Rolled back for certain: cancelled or timed out, deadlock, lock or memory not to be had.
-            "57014" | "40001" | "40P01" | "55P03" | "53200" | "53000" | "53400" => StoreErrorKind::Unavailable,
+            // Before anything was done: no slot, starting up, shutting down. Rolled back for certain: cancelled or timed
+            // out, deadlock, lock or memory not to be had.
+            "53300" | "57P03" | "57014" | "40001" | "40P01" | "55P03" | "53200" | "53000" | "53400" => {
+                StoreErrorKind::Unavailable
+            }
             code if code.starts_with("08") || code.starts_with("57P") || code == "40003" => away,
             _ if self.fatal => away,
             _ => StoreErrorKind::Internal,
@@ -174,4 +175,9 @@ fn chain(error: &dyn Error) -> String {
         cause = source.source();
     }
     text
+}
+
+/// The store's error for a fault that cannot have changed anything.
+pub(super) fn unapplied(fault: Fault) -> StoreError {
+    fault.into_store(Sent::Nothing)
 }

@@ -307,12 +307,12 @@ impl Manager {
 
     /// Runs the connection's I/O until it ends.
     fn drive(&self, connection: impl Future<Output = Result<(), tokio_postgres::Error>> + Send + 'static) {
-        let (alive, versions, health) = (self.alive.clone(), Arc::clone(&self.versions), Arc::clone(&self.health));
+        let (alive, versions) = (self.alive.clone(), Arc::clone(&self.versions));
         self.tasks.spawn(async move {
             if let Err(error) = connection.await {
                 // Perhaps a fail-over to a server that has not seen our block of versions.
                 versions.forget();
-                health.lost(&Fault::from(error));
+                lost(&Fault::from(error));
             }
             drop(alive);
         });
@@ -384,11 +384,11 @@ impl Health {
             tracing::warn!(error, "password file not used");
         }
     }
+}
 
-    fn lost(&self, fault: &Fault) {
-        // Under kill or restart of the server each connection says so; once each, as each ends once.
-        tracing::info!(error = %fault, kind = fault.kind(Sent::Nothing).label(), "postgres connection ended");
-    }
+/// Under kill or restart of the server each connection says so; once each, as each ends once.
+fn lost(fault: &Fault) {
+    tracing::info!(error = %fault, kind = fault.kind(Sent::Nothing).label(), "postgres connection ended");
 }
 
 /// Logs failures to connect, which bb8 finds in its own tasks.

@@ -9,7 +9,7 @@ use tokio_postgres::types::{ToSql, Type};
 use crate::entry::{Entry, Key, Kind, UnixMs};
 use crate::store::error::StoreError;
 use crate::store::page::{self, Cut, Rows};
-use crate::store::postgres::error::{Fault, Sent};
+use crate::store::postgres::error::{Fault, unapplied};
 use crate::store::postgres::pool::{Lease, Pool, within};
 use crate::store::postgres::statement::{COUNT, Hidden, Sql};
 use crate::store::postgres::sweep::BULK_TIMEOUT;
@@ -153,9 +153,4 @@ pub(super) async fn now(pool: &Pool) -> Result<UnixMs, StoreError> {
     let result = within(limit, work).await;
     lease.settle(&result);
     result.map_err(unapplied)
-}
-
-/// The store's error for a fault that cannot have changed anything.
-pub(super) fn unapplied(fault: Fault) -> StoreError {
-    fault.into_store(Sent::Nothing)
 }

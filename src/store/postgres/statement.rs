@@ -33,6 +33,23 @@ macro_rules! put {
     };
 }
 
+/// A step of the sweeper. Rows that a writer holds are left for the next pass. The DELETE meets the version that was locked.
+const SWEEP: &str = concat!(
+    "WITH looked AS MATERIALIZED (SELECT db, key, expires_at FROM cloakroom.entry \
+                 WHERE (db, key) > ($1::smallint, $2::bytea) ORDER BY db, key LIMIT $3::bigint), \
+                 dead AS MATERIALIZED (SELECT e.db, e.key FROM looked AS l JOIN cloakroom.entry AS e \
+                 ON e.db = ANY(ARRAY[l.db]) AND e.key = ANY(ARRAY[l.key]) \
+                 WHERE l.expires_at <= ",
+    now!(),
+    " AND e.expires_at <= ",
+    now!(),
+    " FOR UPDATE OF e SKIP LOCKED), \
+                 gone AS (DELETE FROM cloakroom.entry AS e USING dead AS d \
+                 WHERE e.db = ANY(ARRAY[d.db]) AND e.key = ANY(ARRAY[d.key]) RETURNING 1) \
+                 SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM looked), l.db, l.key \
+                 FROM looked AS l ORDER BY l.db DESC, l.key DESC LIMIT 1"
+);
+
 /// A prepared statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sql {
@@ -131,23 +148,6 @@ impl Sql {
         }
     }
 }
-
-/// See [`Sql::Sweep`]. Rows that a writer holds are left for the next pass. The DELETE meets the version that was locked.
-const SWEEP: &str = concat!(
-    "WITH looked AS MATERIALIZED (SELECT db, key, expires_at FROM cloakroom.entry \
-     WHERE (db, key) > ($1::smallint, $2::bytea) ORDER BY db, key LIMIT $3::bigint), \
-     dead AS MATERIALIZED (SELECT e.db, e.key FROM looked AS l JOIN cloakroom.entry AS e \
-     ON e.db = ANY(ARRAY[l.db]) AND e.key = ANY(ARRAY[l.key]) \
-     WHERE l.expires_at <= ",
-    now!(),
-    " AND e.expires_at <= ",
-    now!(),
-    " FOR UPDATE OF e SKIP LOCKED), \
-     gone AS (DELETE FROM cloakroom.entry AS e USING dead AS d \
-     WHERE e.db = ANY(ARRAY[d.db]) AND e.key = ANY(ARRAY[d.key]) RETURNING 1) \
-     SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM looked), l.db, l.key \
-     FROM looked AS l ORDER BY l.db DESC, l.key DESC LIMIT 1"
-);
 
 /// Counts live entries by database; run with sequential scans on.
 pub(super) const COUNT: &str = concat!(

@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::store::error::StoreError;
-use crate::store::postgres::error::{Fault, Sent};
+use crate::store::postgres::error::{Fault, Sent, unapplied};
 use crate::store::postgres::pool::{Lease, Pool, within};
-use crate::store::postgres::read::unapplied;
+
 use crate::store::postgres::statement::{FLUSH, FLUSH_ORDERED, Hidden, Sql};
 use crate::store::{SweepCursor, Swept};
 

@@ -8,11 +8,8 @@ use percent_encoding::percent_decode_str;
 use tokio_postgres::config::{ChannelBinding, Config, SslMode, SslNegotiation, TargetSessionAttrs};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::store::postgres::passfile::{self, Account};
+use crate::store::postgres::passfile::{self, Account, Env};
 use crate::store::postgres::tls::{self, TlsFiles, Verify};
-
-/// Looks up an environment variable.
-pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// A URL that was understood: where to connect, and how.
 pub(super) struct Target {
