@@ -37,7 +37,7 @@ impl Cluster {
         Self::start_in(new_dir(), bin_dir(), settings)
     }
 
-    /// The same on Postgres 18, which `tests/setup.sh` takes from PyPI. Copied, as the checkout may be closed to the user
+    /// The same on Postgres 18, which `tests/setup.sh` takes from `PyPI`. Copied, as the checkout may be closed to the user
     /// that the server runs as.
     pub fn start_18_with(settings: &[(&str, &str)]) -> Self {
         let installed = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/postgres18");
