@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Resident memory that no hostile client may push the daemon over, in KiB.
 const MAX_RSS_KIB: u64 = 512 * 1024;
 /// Random inputs of each sort.
-const FUZZ_INPUTS: usize = 1500;
+const FUZZ_INPUTS: usize = 8_000;
 
 /// What happens to the connection after the replies.
 #[derive(Clone, Copy, PartialEq, Eq)]
