@@ -31,10 +31,11 @@ fn redis_py_with_its_defaults() {
 
 #[test]
 fn node_redis_with_its_defaults() {
-    let modules = target_dir().join("node").join("node_modules");
-    assert!(modules.join("redis").is_dir(), "node-redis is not installed: `make test` installs it");
+    let home = target_dir().join("node");
+    let (node, modules) = (home.join("bin").join("node"), home.join("node_modules"));
+    assert!(node.exists() && modules.join("redis").is_dir(), "node-redis is not installed: `make test` installs it");
     on_both_stores(|daemon| {
-        let mut command = Command::new(tool("node"));
+        let mut command = Command::new(&node);
         command.env("NODE_PATH", &modules).arg(script("node_redis.cjs")).arg(daemon.port().to_string());
         run("node_redis.cjs", &mut command);
     });

@@ -15,7 +15,7 @@ use support::rng::Rng;
 /// Differences shown before a test gives up.
 const SHOWN: usize = 80;
 /// Random sequences per store, and requests in each.
-const SEQUENCES: usize = 120;
+const SEQUENCES: usize = 300;
 const SEQUENCE_LEN: usize = 40;
 
 #[test]
@@ -171,7 +171,6 @@ fn random_request(rng: &mut Rng) -> Vec<Vec<u8>> {
     const VALUES: &[&str] =
         &["", "1", "-5", "hello", "3.25", "9223372036854775807", "a longer value than forty-four bytes, to be raw"];
     const NUMBERS: &[&str] = &["0", "1", "-1", "5", "-7", "100", "9223372036854775807", "-9223372036854775808", "x"];
-    const SECONDS: &[&str] = &["100", "2000", "90000", "0", "-1", "x"];
     const FORMS: &[&str] = &[
         "GET k",
         "GET k",
@@ -181,7 +180,7 @@ fn random_request(rng: &mut Rng) -> Vec<Vec<u8>> {
         "SET k v o o",
         "SET k v o o o",
         "SETEX k s v",
-        "PSETEX k 500000 v",
+        "PSETEX k m v",
         "SETNX k v",
         "GETSET k v",
         "GETDEL k",
@@ -204,7 +203,7 @@ fn random_request(rng: &mut Rng) -> Vec<Vec<u8>> {
         "EXPIRE k s",
         "EXPIRE k s c",
         "EXPIRE k s c c",
-        "PEXPIRE k 400000 c",
+        "PEXPIRE k m c",
         "EXPIREAT k 4102444800 c",
         "PEXPIREAT k 4102444800123",
         "INCR k",
@@ -226,28 +225,29 @@ fn random_request(rng: &mut Rng) -> Vec<Vec<u8>> {
         "FLUSHDB",
     ];
     const OPTIONS: &[&str] =
-        &["NX", "XX", "GET", "KEEPTTL", "PERSIST", "EX s", "PX 300000", "EXAT 4102444800", "PXAT 1", "nope"];
+        &["NX", "XX", "GET", "KEEPTTL", "PERSIST", "EX s", "PX m", "EXAT 4102444800", "PXAT 1", "nope"];
     const CONDITIONS: &[&str] = &["NX", "XX", "GT", "LT"];
     const RANGES: &[&str] = &["0", "1", "3", "-1", "-3", "10", "60", "x"];
     const FLOATS: &[&str] = &["1", "0.5", "-0.25", "3.0e2", "1e15", "x", "inf"];
-    let mut words: Vec<&str> = Vec::new();
-    for word in rng.pick(FORMS).split(' ') {
-        match word {
-            "k" => words.push(rng.pick(KEYS)),
-            "v" => words.push(rng.pick(VALUES)),
-            "n" => words.push(rng.pick(NUMBERS)),
-            "s" => words.push(rng.pick(SECONDS)),
-            "c" => words.push(rng.pick(CONDITIONS)),
-            "r" => words.push(rng.pick(RANGES)),
-            "f" => words.push(rng.pick(FLOATS)),
-            "d" => words.push(rng.pick(&["0", "1"])),
-            "o" => {
-                for part in rng.pick(OPTIONS).split(' ') {
-                    words.push(if part == "s" { rng.pick(SECONDS) } else { part });
-                }
-            }
-            literal => words.push(literal),
-        }
+    let form =
+        rng.pick(FORMS).split(' ').flat_map(|word| if word == "o" { rng.pick(OPTIONS) } else { word }.split(' '));
+    let form: Vec<&str> = form.collect();
+    let mut words: Vec<String> = Vec::new();
+    for word in form {
+        words.push(match word {
+            "k" => rng.pick(KEYS).to_owned(),
+            "v" => rng.pick(VALUES).to_owned(),
+            "n" => rng.pick(NUMBERS).to_owned(),
+            "c" => rng.pick(CONDITIONS).to_owned(),
+            "r" => rng.pick(RANGES).to_owned(),
+            "f" => rng.pick(FLOATS).to_owned(),
+            "d" => rng.pick(&["0", "1"]).to_owned(),
+            // Never the same twice: GT and LT would depend on the milliseconds between two requests.
+            "s" if rng.one_in(5) => rng.pick(&["0", "-1", "x"]).to_owned(),
+            "s" => (1_000 + rng.below(1_000_000_000)).to_string(),
+            "m" => (1_000 * (1_000 + rng.below(1_000_000_000))).to_string(),
+            literal => literal.to_owned(),
+        });
     }
-    words.into_iter().map(|word| word.as_bytes().to_vec()).collect()
+    words.into_iter().map(String::into_bytes).collect()
 }

@@ -97,11 +97,11 @@ fn the_daemon_may_start_before_its_store() {
     wait_for("ready", || (daemon.page("/readyz").0 == 200).then_some(()));
 }
 
-/// A file system of four megabytes, one of them taken by a file that is removed later.
+/// A file system of sixteen megabytes, four of them taken by a file that is removed later.
 #[test]
 fn a_full_disk_refuses_writes_and_serves_reads() {
-    const MOUNT: &str = "mkdir -p data; mount -t tmpfs -o size=4m tmpfs data; \
-                         dd if=/dev/zero of=data/ballast bs=1k count=1024 2>/dev/null; exec \"$0\" \"$@\"";
+    const MOUNT: &str = "mkdir -p data; mount -t tmpfs -o size=16m tmpfs data; \
+                         dd if=/dev/zero of=data/ballast bs=1k count=4096 2>/dev/null; exec \"$0\" \"$@\"";
     let Some(mut wrapper) = private_mounts() else {
         panic!("neither root nor user namespaces: a small file system cannot be mounted for this test");
     };
