@@ -19,6 +19,10 @@ setup: ## install what the tests need (Redis, Postgres, Prometheus, Python and N
 test: setup ## everything that can be checked by running it
 	$(CARGO) test --locked
 
+bench: setup ## compare with Redis, in one go; SMOKE=1 for a short run that keeps nothing
+	$(CARGO) build --release --locked
+	SMOKE=$(SMOKE) python3 bench/run.py
+
 lint: ## format, clippy, documentation
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings

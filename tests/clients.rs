@@ -34,7 +34,7 @@ fn node_redis_with_its_defaults() {
     let modules = target_dir().join("node").join("node_modules");
     assert!(modules.join("redis").is_dir(), "node-redis is not installed: `make test` installs it");
     on_both_stores(|daemon| {
-        let mut command = Command::new(tool("node"));
+        let mut command = Command::new(modules.with_file_name("bin").join("node"));
         command.env("NODE_PATH", &modules).arg(script("node_redis.cjs")).arg(daemon.port().to_string());
         run("node_redis.cjs", &mut command);
     });
