@@ -21,6 +21,9 @@ use crate::store::postgres::url::{HostTarget, Target};
 use crate::store::postgres::versions::Versions;
 use crate::tasks::Tasks;
 
+/// How long a statement over the whole table may take.
+pub(super) const BULK_TIMEOUT: Duration = Duration::from_mins(2);
+
 /// After a failure to connect, how long callers get that failure at once instead of another attempt.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// How often the same trouble is logged.

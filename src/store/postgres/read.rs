@@ -10,9 +10,8 @@ use crate::entry::{Entry, Key, Kind, UnixMs};
 use crate::store::error::StoreError;
 use crate::store::page::{self, Cut, Rows};
 use crate::store::postgres::error::{Fault, unapplied};
-use crate::store::postgres::pool::{Lease, Pool, within};
+use crate::store::postgres::pool::{BULK_TIMEOUT, Lease, Pool, within};
 use crate::store::postgres::statement::{COUNT, Hidden, Sql};
-use crate::store::postgres::sweep::BULK_TIMEOUT;
 use crate::store::{ScanPage, ScanQuery};
 
 /// See [`crate::store::Store::load`].

@@ -1,18 +1,14 @@
 //! Removing rows in number: a step of the sweeper, and the flush. Decides no pace and no leader beyond the step.
 
-use std::time::Duration;
-
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::store::error::StoreError;
 use crate::store::postgres::error::{Fault, Sent, unapplied};
-use crate::store::postgres::pool::{Lease, Pool, within};
+use crate::store::postgres::pool::{BULK_TIMEOUT, Lease, Pool, within};
 
 use crate::store::postgres::statement::{FLUSH, FLUSH_ORDERED, Hidden, Sql};
 use crate::store::{SweepCursor, Swept};
 
-/// How long a statement over the whole table may take.
-pub(super) const BULK_TIMEOUT: Duration = Duration::from_mins(2);
 /// How often a flush is run again after a deadlock with writers.
 const MAX_RETRIES: u32 = 8;
 /// Whoever holds this advisory lock sweeps ("cloakrm" and 2).
