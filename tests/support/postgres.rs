@@ -113,6 +113,12 @@ impl Cluster {
         command
     }
 
+    /// Whether the server was built with TLS (that of the PyPI wheel is not).
+    pub fn has_tls(&self) -> bool {
+        let output = run(Command::new(self.bin.join("pg_config")).arg("--configure"));
+        String::from_utf8_lossy(&output.stdout).contains("ssl")
+    }
+
     /// A new, empty database.
     pub fn create_database(&self, name: &str) {
         self.psql(&format!("CREATE DATABASE {name}"));
