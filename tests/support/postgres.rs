@@ -124,12 +124,26 @@ impl Cluster {
         let mut command = Command::new(psql);
         command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "postgres"]);
         command.arg("-p").arg(self.port.to_string()).arg("-d").arg(database);
+        // Works whatever a test did to the settings.
+        command.env("PGOPTIONS", "-c default_transaction_read_only=off");
         command
+    }
+
+    /// Whether the server was built with TLS (that of the PyPI wheel is not).
+    pub fn has_tls(&self) -> bool {
+        let output = run(Command::new(self.bin.join("pg_config")).arg("--configure"));
+        String::from_utf8_lossy(&output.stdout).contains("ssl")
     }
 
     /// A new, empty database.
     pub fn create_database(&self, name: &str) {
         self.psql(&format!("CREATE DATABASE {name}"));
+    }
+
+    /// The server's log from some length on.
+    pub fn log_since(&self, length: usize) -> String {
+        let log = fs::read(self.dir.path().join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&log[length.min(log.len())..]).into_owned()
     }
 
     /// Replaces `pg_hba.conf` and loads it.
@@ -248,7 +262,7 @@ impl Cluster {
     }
 
     fn log(&self) -> String {
-        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+        self.log_since(0)
     }
 }
 

@@ -211,9 +211,9 @@ async fn run_bulk(lease: &Lease, prepared: &Statements, rows: &mut Batch<'_>, li
         }
         // Polled in this order, so sent in this order. A COMMIT after a failure is a ROLLBACK that does not complain,
         // hence each answer is looked at.
-        let begin = if prepared.lock.is_some() { BEGIN_ORDERED } else { BEGIN_BRIEF };
+        let opening = if prepared.lock.is_some() { BEGIN_ORDERED } else { BEGIN_BRIEF };
         let (begun, done, committed) = tokio::join!(biased;
-            lease.batch_execute(begin),
+            lease.batch_execute(opening),
             prepared.run(lease, rows),
             lease.batch_execute("COMMIT"),
         );

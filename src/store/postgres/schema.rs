@@ -59,10 +59,19 @@ pub(super) async fn hash_secret(lease: &mut Lease) -> Result<[u8; 16], Fault> {
     result
 }
 
+// These read the catalogues themselves, as `to_regclass` and its like may answer from the session's cache, which does not
+// hear of what others did while we waited for the lock.
+const EXISTS_SCHEMA: &str = "SELECT count(*) FROM pg_namespace WHERE nspname = 'cloakroom'";
+const EXISTS_MIGRATION: &str = "SELECT count(*) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace \
+                                WHERE n.nspname = 'cloakroom' AND c.relname = 'migration'";
+
+async fn exists(lease: &Lease, question: &str) -> Result<bool, Fault> {
+    Ok(lease.query_one(question, &[]).await?.try_get::<_, i64>(0)? > 0)
+}
+
 /// How many migrations the database has.
 async fn applied(lease: &Lease) -> Result<i32, Fault> {
-    let exists = lease.query_one("SELECT to_regclass('cloakroom.migration') IS NOT NULL", &[]).await?;
-    if !exists.try_get::<_, bool>(0)? {
+    if !exists(lease, EXISTS_MIGRATION).await? {
         return Ok(0);
     }
     let row = lease.query_one("SELECT coalesce(max(number), 0) FROM cloakroom.migration", &[]).await?;
@@ -88,8 +97,7 @@ async fn apply(lease: &Lease) -> Result<(), Fault> {
     let missing = missing(applied)?;
     if applied == 0 {
         // Asked first, as IF NOT EXISTS alone would need the right to create schemas where an administrator made it.
-        let row = lease.query_one("SELECT to_regnamespace('cloakroom') IS NULL", &[]).await?;
-        if row.try_get::<_, bool>(0)? {
+        if !exists(lease, EXISTS_SCHEMA).await? {
             lease.batch_execute("CREATE SCHEMA cloakroom").await?;
         }
         lease

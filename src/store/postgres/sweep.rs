@@ -33,9 +33,9 @@ pub(super) async fn sweep(pool: &Pool, from: Option<SweepCursor>, limit: u32) ->
 /// One step, in a transaction that is left open.
 async fn step(lease: &mut Lease, from: Option<SweepCursor>, limit: u32) -> Result<Swept, Fault> {
     let (lock, sweep) = (lease.prepared(Sql::SweepLock).await?, lease.prepared(Sql::Sweep).await?);
-    let (begun, locked) = tokio::join!(biased; lease.batch_execute("BEGIN"), lease.query_one(&lock, &[&SWEEP_LOCK]));
+    let (begun, leading) = tokio::join!(biased; lease.batch_execute("BEGIN"), lease.query_one(&lock, &[&SWEEP_LOCK]));
     begun?;
-    if !locked?.try_get::<_, bool>(0)? {
+    if !leading?.try_get::<_, bool>(0)? {
         return Ok(Swept::default());
     }
     let (db, key) = from.map_or((-1, Box::default()), |(db, key)| (i16::from(db), key));

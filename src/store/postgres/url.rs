@@ -379,3 +379,142 @@ fn decoded(text: &str) -> Result<String, String> {
 fn encoded(host: &str) -> String {
     host.replace('%', "%25").replace(':', "%3A").replace('[', "%5B")
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio_postgres::config::Host;
+
+    use super::*;
+
+    fn nothing(_: &str) -> Option<String> {
+        None
+    }
+
+    fn parsed(url: &str) -> Target {
+        parse(url, &nothing).unwrap_or_else(|faults| panic!("{url}: {faults:?}"))
+    }
+
+    /// `user@host:port/database` of each host.
+    fn endpoints(url: &str) -> Vec<String> {
+        let hosts = parsed(url).hosts;
+        hosts
+            .iter()
+            .map(|host| {
+                format!("{}@{}:{}/{}", host.account.user, host.account.host, host.account.port, host.account.database)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn urls_name_hosts_as_libpq_reads_them() {
+        let cases: &[(&str, &[&str])] = &[
+            ("postgres://u@h/d", &["u@h:5432/d"]),
+            ("postgresql://u:p@h:5433/d?connect_timeout=3", &["u@h:5433/d"]),
+            ("postgres://u@h", &["u@h:5432/u"]),
+            ("postgres://u@h1:1,h2,h3:3/d", &["u@h1:1/d", "u@h2:5432/d", "u@h3:3/d"]),
+            ("postgres://u@[::1]:7,[fe80::1]/d", &["u@::1:7/d", "u@fe80::1:5432/d"]),
+            ("postgres://u%40x@h/d%2Fe", &["u@x@h:5432/d/e"]),
+            ("postgres://u@%2Fvar%2Frun%2Fpg:99/d", &["u@/var/run/pg:99/d"]),
+            ("postgres:///d?host=/tmp/x&user=u", &["u@/tmp/x:5432/d"]),
+            ("postgres://ignored/?host=h1,h2&port=1,2&user=u&dbname=d", &["u@h1:1/d", "u@h2:2/d"]),
+            ("postgres://?host=h1,h2&port=9&user=u&dbname=d", &["u@h1:9/d", "u@h2:9/d"]),
+            ("postgres://u@?host=::1&dbname=d", &["u@::1:5432/d"]),
+        ];
+        for (url, expected) in cases {
+            assert_eq!(endpoints(url), *expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn parameters_reach_the_configuration() {
+        let target = parsed(
+            "postgres://u:p%3Aw@h/d?application_name=x&options=-c%20work_mem%3D1MB&connect_timeout=7\
+             &keepalives=0&keepalives_idle=11&keepalives_interval=12&keepalives_count=13&tcp_user_timeout=1500\
+             &target_session_attrs=primary&load_balance_hosts=random&channel_binding=disable&sslmode=disable",
+        );
+        assert!(target.must_write && target.shuffled && target.tls.is_none());
+        let config = &target.hosts[0].config;
+        assert_eq!(config.get_password(), Some(&b"p:w"[..]));
+        assert_eq!(config.get_application_name(), Some("x"));
+        assert_eq!(config.get_options(), Some("-c work_mem=1MB"));
+        assert_eq!(config.get_connect_timeout(), Some(&Duration::from_secs(7)));
+        assert_eq!(config.get_tcp_user_timeout(), Some(&Duration::from_millis(1500)));
+        assert_eq!((config.get_keepalives(), config.get_keepalives_idle()), (false, Duration::from_secs(11)));
+        assert_eq!(config.get_keepalives_interval(), Some(Duration::from_secs(12)));
+        assert_eq!((config.get_keepalives_retries(), config.get_ssl_mode()), (Some(13), SslMode::Disable));
+
+        let target = parsed("postgres://u@h,%2Ftmp/d");
+        assert!(!target.must_write && !target.shuffled && target.tls.is_some());
+        let [tcp, unix] = &target.hosts[..] else { panic!("two hosts") };
+        assert_eq!((tcp.config.get_ssl_mode(), unix.config.get_ssl_mode()), (SslMode::Prefer, SslMode::Disable));
+        assert_eq!(unix.config.get_hosts(), [Host::Unix("/tmp".into())]);
+        assert_eq!(tcp.config.get_application_name(), Some("cloakroom"));
+        assert!(tcp.config.get_password().is_none());
+    }
+
+    #[test]
+    fn the_environment_fills_gaps() {
+        let env = |name: &str| match name {
+            "PGPASSWORD" => Some("from env".to_owned()),
+            "PGUSER" => Some("someone".to_owned()),
+            "PGPASSFILE" => Some("/some/file".to_owned()),
+            _ => None,
+        };
+        let target = parse("postgres://h", &env).unwrap_or_else(|faults| panic!("{faults:?}"));
+        assert_eq!(target.hosts[0].config.get_password(), Some(&b"from env"[..]));
+        assert_eq!(target.hosts[0].config.get_user(), Some("someone"));
+        assert_eq!(target.hosts[0].account.database, "someone");
+        assert_eq!(target.passfile.as_deref(), Some(Path::new("/some/file")));
+        let target = parse("postgres://u:own@h", &env).unwrap_or_else(|faults| panic!("{faults:?}"));
+        assert_eq!(target.hosts[0].config.get_password(), Some(&b"own"[..]));
+    }
+
+    #[test]
+    fn faults_are_told_without_secrets() {
+        let cases: &[(&str, &[&str])] = &[
+            ("mysql://u:secret@h/d", &["must begin with"]),
+            ("postgres://u:sec/ret@h/d", &["percent-encoded"]),
+            ("postgres://u:sec?ret@h/d", &["percent-encoded"]),
+            ("postgres://u:secret@h:99999/d", &["port"]),
+            ("postgres://u:secret@h:0/d", &["port"]),
+            ("postgres://u:secret@[::1/d", &["no `]`"]),
+            ("postgres://u:sec%FFret@h/d", &["not UTF-8"]),
+            ("postgres://u:secret@h/d?secret", &["no `=`"]),
+            ("postgres://u@h1,h2/d?port=1,2,3", &["one port"]),
+            ("postgres://u@h1,h2/d?hostaddr=127.0.0.1", &["as many `hostaddr`"]),
+            ("postgres://u@h/d?passfile=/no/such/file", &["/no/such/file"]),
+            ("postgres://u@h/d?sslmode=verify-full", &["`sslrootcert`"]),
+            ("postgres://u@h/d?sslcert=/x&sslmode=require", &["`sslkey`"]),
+            ("postgres://u@h/d?sslnegotiation=direct", &["direct"]),
+            ("postgres://u@h/d?gssencmode=require", &["`gssencmode`"]),
+            ("postgres://u@h/d?sslcrl=x", &["`sslcrl`"]),
+            ("postgres://u@h/d?SECRET=x", &["not known"]),
+            (
+                "postgres://u@h/d?sslmode=secret&target_session_attrs=standby&connect_timeout=secret",
+                &["`sslmode`", "`target_session_attrs`", "`connect_timeout`"],
+            ),
+        ];
+        for (url, expected) in cases {
+            let faults = parse(url, &nothing).err().unwrap_or_else(|| panic!("{url} is taken"));
+            assert_eq!(faults.len(), expected.len(), "{url}: {faults:?}");
+            for (fault, expected) in faults.iter().zip(*expected) {
+                assert!(fault.contains(expected), "{url}: {fault}");
+                assert!(!fault.to_lowercase().contains("secret") && !fault.contains("ret@"), "{fault}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_shown_holds_no_secret() {
+        let cases = [
+            ("postgres://u:secret@h1:1,[::1]/d?sslmode=disable", "postgres://u@h1:1,[::1]:5432/d"),
+            ("postgres://h/d?password=secret&user=u", "postgres://u@h:5432/d"),
+            ("postgres:///d?host=/tmp", "postgres:///tmp:5432/d"),
+            ("postgres://u:sec/ret@h/d", "postgres://…"),
+            ("nonsense secret", "postgres://…"),
+        ];
+        for (url, expected) in cases {
+            assert_eq!(redacted(url), expected, "{url}");
+        }
+    }
+}

@@ -154,3 +154,136 @@ fn failure(error: rusqlite::Error, committing: bool) -> StoreError {
         error => StoreError::new(kind, error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+
+    use super::*;
+    use crate::entry::{Change, Expect, KeyHasher, Kind, Mutation};
+
+    fn open(path: &Path) -> Result<SqliteStore, StoreError> {
+        SqliteStore::open(&SqliteConfig { path: path.to_owned() })
+    }
+
+    fn put(name: &str, size: usize) -> Group {
+        let key = Key::new(&KeyHasher::new(&[0; 16]), 0, name.as_bytes().into());
+        let change = Change::Put { kind: Kind::String, value: vec![1; size].into(), expires_at: None };
+        vec![Mutation { key, expect: Expect::Any, change }]
+    }
+
+    async fn pragma(store: &SqliteStore, name: &'static str, value: i64) {
+        let set = move |writer: &mut Writer| {
+            let set = writer.connection().pragma_update_and_check(None, name, value, |_| Ok(()));
+            // Some answer with their new value, some do not answer.
+            assert!(matches!(set, Ok(()) | Err(rusqlite::Error::QueryReturnedNoRows)));
+            Ok(())
+        };
+        store.writer.run(set).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn files_are_private_and_used_by_one_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new").join("sessions.db");
+        let store = open(&path).unwrap();
+        store.commit(vec![put("a", 10)]).await.pop().unwrap().unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        for (name, expected) in
+            [("", 0o700), ("sessions.db", 0o600), ("sessions.db-wal", 0o600), ("sessions.db.lock", 0o600)]
+        {
+            assert_eq!(mode(&path.with_file_name(name)), expected, "{name}");
+        }
+        let error = open(&path).err().unwrap();
+        assert!(error.is_permanent());
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains("in use by another"), "{cause}");
+        store.close().await;
+        open(&path).unwrap().close().await;
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_used_is_a_permanent_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let newer = dir.path().join("newer.db");
+        Connection::open(&newer).unwrap().pragma_update(None, "user_version", 99).unwrap();
+        let garbage = dir.path().join("garbage.db");
+        std::fs::write(&garbage, vec![b'x'; 10_000]).unwrap();
+        for (path, reason) in [
+            (newer, "newer cloakroom"),
+            (garbage, "not a database"),
+            (dir.path().to_owned(), "directory"),
+            ("/proc/sessions.db".into(), "cannot open"),
+        ] {
+            let error = open(&path).err().unwrap();
+            assert!(error.is_permanent());
+            let mut text = String::new();
+            let mut cause = std::error::Error::source(&error);
+            while let Some(source) = cause {
+                text.push_str(&source.to_string());
+                cause = source.source();
+            }
+            assert!(text.contains(reason), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_refuses_writes_and_serves_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir.path().join("sessions.db")).unwrap();
+        store.commit(vec![put("a", 10), put("b", 100_000)]).await.into_iter().for_each(|result| drop(result.unwrap()));
+        pragma(&store, "max_page_count", 1).await;
+        // One that does not fit fails alone; what frees room, or needs none, is applied.
+        let mut delete = put("b", 0);
+        delete[0].change = Change::Delete;
+        let results = store.commit(vec![put("c", 500_000), put("a", 11), delete, put("d", 500_000)]).await;
+        let kinds: Vec<_> = results.iter().map(|result| result.as_ref().map_err(StoreError::kind).err()).collect();
+        assert_eq!(kinds, [Some(StoreErrorKind::Full), None, None, Some(StoreErrorKind::Full)]);
+        let keys = ["a", "b", "c", "d"].map(|name| put(name, 0).remove(0).key).to_vec();
+        let sizes: Vec<_> =
+            store.load(keys).await.unwrap().iter().map(|one| one.as_ref().map(|one| one.value.len())).collect();
+        assert_eq!(sizes, [Some(11), None, None, None]);
+        pragma(&store, "max_page_count", 1_000_000).await;
+        store.commit(vec![put("c", 500_000)]).await.pop().unwrap().unwrap();
+        pragma(&store, "query_only", 1).await;
+        let error = store.commit(vec![put("c", 1)]).await.pop().unwrap().unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::ReadOnly);
+    }
+
+    #[tokio::test]
+    async fn versions_are_not_repeated_after_a_rollback() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir.path().join("sessions.db")).unwrap();
+        let reserved = |store: &SqliteStore| {
+            store.readers.run(|connection| {
+                let next = "SELECT value FROM meta WHERE name = 'version'";
+                connection.query_row(next, [], |row| row.get::<_, i64>(0)).map_err(|error| failure(error, false))
+            })
+        };
+        // The first transaction reserves a block, and takes that back with it.
+        pragma(&store, "max_page_count", 1).await;
+        store.commit(vec![put("a", 500_000)]).await.pop().unwrap().unwrap_err();
+        assert_eq!(reserved(&store).await.unwrap(), 1);
+        pragma(&store, "max_page_count", 1_000_000).await;
+        let Outcome::Applied(applied) = store.commit(vec![put("a", 1)]).await.pop().unwrap().unwrap() else {
+            panic!("conflict")
+        };
+        assert!(applied[0].version < reserved(&store).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn another_process_that_writes_is_waited_for_only_so_long() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sessions.db");
+        let store = open(&path).unwrap();
+        store.commit(vec![put("a", 1)]).await.pop().unwrap().unwrap();
+        let other = Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let error = store.commit(vec![put("a", 2)]).await.pop().unwrap().unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+        assert!(store.load(vec![put("a", 0).remove(0).key]).await.unwrap()[0].is_some());
+        other.execute_batch("COMMIT").unwrap();
+        store.commit(vec![put("a", 2)]).await.pop().unwrap().unwrap();
+    }
+}
