@@ -40,7 +40,7 @@ fn put(key: &Key, expect: Expect, value: &[u8]) -> Mutation {
 
 async fn set(store: &dyn Store, name: &str, value: &str) -> Result<Outcome, StoreError> {
     let batch = vec![vec![put(&key(store, name), Expect::Any, value.as_bytes())]];
-    store.commit(batch).await.pop().unwrap()
+    store.commit(&batch).await.pop().unwrap()
 }
 
 async fn get(store: &dyn Store, name: &str) -> Result<Option<String>, StoreError> {
@@ -79,9 +79,9 @@ async fn a_server_that_stops_and_comes_back_is_used_again() {
     assert!(join_all(sets).await.into_iter().all(|result| result.is_ok()));
     for round in 0..3 {
         if round == 1 {
-            cluster.kill9()
+            cluster.kill9();
         } else {
-            cluster.stop()
+            cluster.stop();
         }
         for _ in 0..20 {
             let error = get(&store, "a").await.unwrap_err();
@@ -225,7 +225,7 @@ async fn a_statement_that_takes_too_long_is_undone() {
             1 => vec![vec![put(&a, Expect::Any, b"2")], vec![delete]],
             _ => vec![vec![put(&a, Expect::Present, b"2"), delete]],
         };
-        for result in store.commit(batch).await {
+        for result in store.commit(&batch).await {
             let error = result.unwrap_err();
             assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{}", told(&error));
         }
@@ -270,7 +270,7 @@ async fn a_server_that_takes_no_writes_serves_reads() {
         vec![delete.clone()],
         vec![put(&key(&store, "c"), Expect::Absent, b"2"), delete],
     ];
-    for result in store.commit(batch).await {
+    for result in store.commit(&batch).await {
         assert_eq!(result.unwrap_err().kind(), StoreErrorKind::ReadOnly);
     }
     assert_eq!(store.flush(None, vec![]).await.unwrap_err().kind(), StoreErrorKind::ReadOnly);
@@ -423,15 +423,15 @@ async fn exercise(store: &PostgresStore) {
     for _ in 0..3 {
         for expect in [Expect::Any, Expect::Absent, Expect::Present, Expect::Version(7)] {
             let puts = (0..50).map(|n| vec![put(&key(store, &format!("{n}")), expect, b"v")]);
-            store.commit(puts.collect()).await;
+            store.commit(&puts.collect::<Vec<_>>()).await;
             let deletes =
                 (0..10).map(|n| vec![Mutation { key: key(store, &format!("{n}")), expect, change: Change::Delete }]);
-            store.commit(deletes.collect()).await;
+            store.commit(&deletes.collect::<Vec<_>>()).await;
         }
         let (a, b) = (key(store, "a"), key(store, "b"));
         let change = Change::Delete;
         store
-            .commit(vec![vec![put(&a, Expect::Absent, b"v"), Mutation { key: b, expect: Expect::Present, change }]])
+            .commit(&[vec![put(&a, Expect::Absent, b"v"), Mutation { key: b, expect: Expect::Present, change }]])
             .await;
         store.load((0..50).map(|n| key(store, &format!("{n}"))).collect()).await.unwrap();
         store.random(0, vec![]).await.unwrap();
@@ -460,7 +460,7 @@ async fn an_expiry_moves_neither_index_nor_value() {
     let store = open(cluster.url()).await.unwrap();
     let value: Vec<u8> = (0..20_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
     let key = key(&store, "a");
-    store.commit(vec![vec![put(&key, Expect::Any, &value)]]).await.pop().unwrap().unwrap();
+    store.commit(&[vec![put(&key, Expect::Any, &value)]]).await.pop().unwrap().unwrap();
     // Rows of the table that holds long values, written since it was made; and the rewrites of ours that needed no index.
     let written = "SELECT coalesce(n_tup_ins, 0) FROM pg_stat_all_tables WHERE relid = \
                    (SELECT reltoastrelid FROM pg_class WHERE oid = 'cloakroom.entry'::regclass)";
@@ -468,7 +468,7 @@ async fn an_expiry_moves_neither_index_nor_value() {
     for n in 0..10 {
         let change = Change::Expire(Some(4_000_000_000_000 + n));
         let batch = vec![vec![Mutation { key: key.clone(), expect: Expect::Present, change }]];
-        assert!(matches!(store.commit(batch).await.pop().unwrap().unwrap(), Outcome::Applied(_)));
+        assert!(matches!(store.commit(&batch).await.pop().unwrap().unwrap(), Outcome::Applied(_)));
     }
     store.close().await;
     // Sessions report their counts when they end.
