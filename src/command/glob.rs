@@ -2,7 +2,7 @@
 
 /// The longest pattern that commands should accept, in bytes: four bytes for each byte of the longest key.
 ///
-/// [`matches`] takes time proportional to pattern times text, so whoever takes a pattern from outside bounds it first.
+/// [`matches()`] takes time proportional to pattern times text, so whoever takes a pattern from outside bounds it first.
 pub const MAX_PATTERN: usize = 4 * crate::limits::MAX_KEY;
 
 /// Whether `text` matches `pattern` as Redis's `stringmatchlen` has it: `*`, `?`, `[a-z^]` and `\` for the next byte.

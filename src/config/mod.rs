@@ -1,4 +1,4 @@
-//! The checked configuration: a value that cannot be wrong, passed down from `main`. [`load`](crate::config::load)
+//! The checked configuration: a value that cannot be wrong, passed down from `main`. [`mod@load`]
 //! makes it; nothing here is global.
 
 pub mod fault;
