@@ -185,8 +185,8 @@ def verdicts(summary):
             continue
         fine = throughput >= LEAST_THROUGHPUT and cpu <= MOST_CPU
         lines.append(
-            f"{'reached' if fine else 'NOT reached'}: {name} -P {pipeline}: throughput {throughput:.2f}"
-            f" (at least {LEAST_THROUGHPUT}), CPU {cpu:.2f} (at most {MOST_CPU})"
+            f"{'reached' if fine else 'NOT reached'}: {name} -P {pipeline}: throughput {throughput:.3f}"
+            f" (at least {LEAST_THROUGHPUT}), CPU {cpu:.3f} (at most {MOST_CPU})"
         )
     return lines
 
@@ -247,6 +247,7 @@ def main():
         print("\ncached GET\n" + report.table(HEADINGS, get_rows))
         print("\ndurable SET\n" + report.table(HEADINGS, set_rows) + "\n")
         print("\n".join(verdicts(summary)))
+        facts.append(f"load average of the last minute at the end: {os.getloadavg()[0]:.1f} (the benchmark alone: about 2)")
         out = servers.ROOT / ("target/bench" if SMOKE else "docs/bench")
         write(out, facts, (get_rows, get_command), (set_rows, set_command), summary)
         print(f"written: {out / 'cached.md'}, {out / 'cached.svg'}")
