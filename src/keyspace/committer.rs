@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::entry::{Applied, Change, Entry, Expect, Group, Kind, Outcome, Value};
 use crate::keyspace::cache::{Cache, Epoch};
+use crate::keyspace::doubt::Doubts;
 use crate::keyspace::error::KeyspaceError;
 use crate::keyspace::health::Health;
 use crate::keyspace::queue::{Batch, Queue, QueueLimits, Submission, Written};
@@ -34,6 +35,7 @@ const SECOND_BATCH_ROWS: usize = 128;
 pub struct Committer {
     queue: Mutex<Gathering>,
     arrived: Notify,
+    doubts: Doubts,
 }
 
 struct Gathering {
@@ -55,7 +57,7 @@ impl Committer {
     #[must_use]
     pub fn new() -> Self {
         let gathering = Gathering { queue: Queue::new(LIMITS), wake_at: 1, closed: false };
-        Self { queue: Mutex::new(gathering), arrived: Notify::new() }
+        Self { queue: Mutex::new(gathering), arrived: Notify::new(), doubts: Doubts::default() }
     }
 
     /// Queues a group. The receiver resolves when it is durable or refused; dropping it takes nothing back.
@@ -108,6 +110,11 @@ impl Committer {
         }
     }
 
+    /// Takes keys whose last write has an unknown outcome out of the cache; to be called every second or so.
+    pub fn forget_doubtful(&self, cache: &Cache) {
+        self.doubts.forget(cache, Instant::now());
+    }
+
     fn next_batch(&self, in_flight: usize, stats: &Stats) -> Option<Batch> {
         let mut gathering = self.lock();
         let needed = match in_flight {
@@ -145,6 +152,9 @@ impl Committer {
                 Err(error) => {
                     for mutation in group {
                         cache.forget(&mutation.key);
+                        if error.kind() == StoreErrorKind::UnknownOutcome {
+                            self.doubts.add(mutation.key.clone(), Instant::now());
+                        }
                     }
                     stats.commits.count_error(error.kind());
                     // A failed batch fails in one way mostly: one line in the log, not one for each row.

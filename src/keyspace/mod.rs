@@ -4,6 +4,7 @@
 pub mod cache;
 pub mod clock;
 pub mod committer;
+pub mod doubt;
 pub mod error;
 pub mod flight;
 pub mod health;

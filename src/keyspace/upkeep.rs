@@ -39,6 +39,7 @@ pub async fn watch(keyspace: Arc<Keyspace>, stop: CancellationToken) {
             () = keyspace.health.doubted() => {}
             () = stop.cancelled() => return,
         }
+        keyspace.committer.forget_doubtful(&keyspace.cache);
         let sounding = keyspace.clock.sound();
         match keyspace.store.now().await {
             Ok(now) => {
