@@ -323,6 +323,7 @@ async fn what_cannot_succeed_is_told_from_what_may() {
     let host = format!("127.0.0.1:{}", cluster.port());
     let cases = [
         (format!("postgres://app:wrong%20horse@{host}/postgres"), "password authentication failed"),
+        (format!("postgres://app:wrong%20horse@{host},{host}/postgres"), "password authentication failed"),
         (format!("postgres://app@{host}/postgres"), "password missing"),
         (format!("postgres://nobody-known:x@{host}/postgres"), "password authentication failed"),
         (format!("postgres://postgres@{host}/missing"), "does not exist"),
@@ -338,6 +339,9 @@ async fn what_cannot_succeed_is_told_from_what_may() {
     }
     let store = open(format!("postgres://app:right%20horse@{host}/postgres")).await.unwrap();
     set(&store, "a", "1").await.unwrap();
+    // One host that may come back is worth waiting for.
+    let error = open(format!("postgres://app:wrong%20horse@127.0.0.1:1,{host}/postgres")).await.err().unwrap();
+    assert!(!error.is_permanent() && told(&error).contains("refused"), "{}", told(&error));
     let url = cluster.url();
     cluster.stop();
     let error = open(url).await.err().unwrap();

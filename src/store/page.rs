@@ -1,6 +1,7 @@
 //! Cuts rows in order of their slot into pages that end between slots. Shared by both stores; knows no SQL.
 
 use std::hash::{BuildHasher, RandomState};
+use std::ops::ControlFlow;
 
 use crate::store::{ScanPage, ScanQuery};
 
@@ -75,22 +76,22 @@ impl RandomSearch {
         &self.query
     }
 
-    /// Takes the page that was read; the result, if the search is over.
-    pub(super) fn next(&mut self, mut page: ScanPage) -> Option<Option<Box<[u8]>>> {
+    /// Takes the page that was read; breaks with the result if the search is over.
+    pub(super) fn next(&mut self, mut page: ScanPage) -> ControlFlow<Option<Box<[u8]>>> {
         if !page.names.is_empty() {
             let index = (random() % page.names.len() as u64) as usize;
-            return Some(Some(page.names.swap_remove(index)));
+            return ControlFlow::Break(Some(page.names.swap_remove(index)));
         }
         self.pages += 1;
         let ended = page.next == 0;
-        let round = self.wrapped && (ended || page.next > self.start);
-        if round || self.pages >= RANDOM_PAGES {
-            return Some(None);
+        let around = self.wrapped && (ended || page.next > self.start);
+        if around || self.pages >= RANDOM_PAGES {
+            return ControlFlow::Break(None);
         }
         self.wrapped |= ended;
         self.query.cursor = page.next;
         self.query.limit = (self.query.limit * 4).min(1 << 14);
-        None
+        ControlFlow::Continue(())
     }
 }
 

@@ -135,55 +135,51 @@ async fn run(
     batch: &[Group],
     work: &Work,
 ) -> Result<Vec<Outcome>, Failure> {
-    let nothing = |fault| (fault, Sent::Nothing);
     let mut lease = match slot.take() {
         Some(mut lease) => {
             lease.unsettle();
             lease
         }
-        None => pool.get().await.map_err(nothing)?,
+        None => pool.get().await.map_err(|fault| (fault, Sent::Nothing))?,
     };
     let mutations: Vec<&Mutation> = work.groups.iter().flat_map(|&group| &batch[group]).collect();
-    let count = mutations.len() as i64;
-    let limit = lease.limit();
-    // A dropped lease is a closed connection; it is dropped on every way out of here but the last.
-    let first = within(limit, first_version(&mut lease, versions, count)).await.map_err(nothing)?;
-    let mut rows = Batch::new(&mutations, first);
-    let ordered = work.is_alone || work.retries > 0;
-    let result = match within(limit, Statements::prepare(&mut lease, &rows, ordered)).await {
-        Ok(prepared) if work.is_alone => run_alone(&lease, &prepared, &mut rows, limit).await,
-        Ok(prepared) => run_bulk(&lease, &prepared, &mut rows, limit).await,
-        Err(fault) => Err(nothing(fault)),
-    };
-    match result {
-        Ok(()) => {
-            lease.settle(&Ok(()));
-            *slot = Some(lease);
-        }
-        Err((fault, sent)) => {
-            // Only a server that went read-only under a URL that demands otherwise makes a whole connection useless.
-            let moved = lease.must_write() && fault.kind(sent) == StoreErrorKind::ReadOnly;
-            if !fault.ends_connection() && !moved {
-                lease.settle(&Ok(()));
-                *slot = Some(lease);
-            }
-            return Err((fault, sent));
-        }
+    let result = attempt(&mut lease, versions, &mutations, work).await;
+    let is_useless = result.as_ref().is_err_and(|(fault, sent)| {
+        // A server that went read-only under a URL that demands another.
+        fault.ends_connection() || (lease.must_write() && fault.kind(*sent) == StoreErrorKind::ReadOnly)
+    });
+    if !is_useless {
+        lease.settle(&Ok(()));
+        *slot = Some(lease);
     }
-    Ok(if work.is_alone {
-        let applied: Option<Vec<Applied>> = rows.applied().into_iter().collect();
-        vec![applied.map_or(Outcome::Conflict, Outcome::Applied)]
+    let mut applied = result?.into_iter();
+    let outcome_of = |group: &usize| {
+        let applied: Vec<Option<Applied>> = applied.by_ref().take(batch[*group].len()).collect();
+        let applied: Option<Vec<Applied>> = applied.into_iter().collect();
+        applied.map_or(Outcome::Conflict, Outcome::Applied)
+    };
+    Ok(work.groups.iter().map(outcome_of).collect())
+}
+
+/// Runs one transaction; what was applied, by mutation. An error leaves no transaction open, if the connection lives.
+async fn attempt(
+    lease: &mut Lease,
+    versions: &Versions,
+    mutations: &[&Mutation],
+    work: &Work,
+) -> Result<Vec<Option<Applied>>, Failure> {
+    let nothing = |fault| (fault, Sent::Nothing);
+    let limit = lease.limit();
+    let first = within(limit, first_version(lease, versions, mutations.len() as i64)).await.map_err(nothing)?;
+    let mut rows = Batch::new(mutations, first);
+    let ordered = work.is_alone || work.retries > 0;
+    let prepared = within(limit, Statements::prepare(lease, &rows, ordered)).await.map_err(nothing)?;
+    if work.is_alone {
+        run_alone(lease, &prepared, &mut rows, limit).await?;
     } else {
-        let mut applied = rows.applied().into_iter();
-        let lengths = work.groups.iter().map(|&group| batch[group].len());
-        lengths
-            .map(|length| {
-                let group: Option<Vec<Applied>> =
-                    applied.by_ref().take(length).collect::<Vec<_>>().into_iter().collect();
-                group.map_or(Outcome::Conflict, Outcome::Applied)
-            })
-            .collect()
-    })
+        run_bulk(lease, &prepared, &mut rows, limit).await?;
+    }
+    Ok(rows.applied())
 }
 
 /// The first of `count` versions in a row.

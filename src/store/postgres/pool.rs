@@ -68,7 +68,7 @@ impl Pool {
         };
         let first = manager.connect().await?;
         let inner = bb8::Pool::builder()
-            .max_size(config.connections)
+            .max_size(config.connections.max(1))
             .min_idle(None)
             .test_on_check_out(false)
             .max_lifetime(Some(MAX_LIFETIME))
@@ -236,7 +236,7 @@ impl ManageConnection for Manager {
         if self.target.shuffled {
             shuffle(&mut order);
         }
-        let mut failure = Fault::away("the store URL names no host");
+        let mut failure: Option<Fault> = None;
         for host in order {
             match self.connect_to(host).await {
                 Ok(connection) => {
@@ -244,12 +244,11 @@ impl ManageConnection for Manager {
                     return Ok(connection);
                 }
                 // A host that may come back matters more than one that will not have us.
-                Err(fault) if failure.is_permanent() || !fault.is_permanent() || self.target.hosts.len() == 1 => {
-                    failure = fault;
-                }
-                Err(_) => {}
+                Err(fault) if fault.is_permanent() && failure.is_some() => {}
+                Err(fault) => failure = Some(fault),
             }
         }
+        let failure = failure.unwrap_or_else(|| Fault::permanent("the store URL names no host"));
         self.health.failed(&failure);
         Err(failure)
     }

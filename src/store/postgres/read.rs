@@ -1,6 +1,7 @@
 //! Everything that only reads: entries by key, pages of keys, counts, the clock. Changes nothing.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 
 use futures_util::future::try_join_all;
 use tokio_postgres::Row;
@@ -103,7 +104,7 @@ pub(super) async fn random(pool: &Pool, db: u8, prefix: Vec<u8>) -> Result<Optio
         if result.is_err() {
             lease.settle(&result);
         }
-        if let Some(found) = search.next(result.map_err(unapplied)?) {
+        if let ControlFlow::Break(found) = search.next(result.map_err(unapplied)?) {
             lease.settle(&Ok(()));
             return Ok(found);
         }

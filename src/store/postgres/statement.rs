@@ -33,23 +33,6 @@ macro_rules! put {
     };
 }
 
-/// A step of the sweeper. Rows that a writer holds are left for the next pass. The DELETE meets the version that was locked.
-const SWEEP: &str = concat!(
-    "WITH looked AS MATERIALIZED (SELECT db, key, expires_at FROM cloakroom.entry \
-                 WHERE (db, key) > ($1::smallint, $2::bytea) ORDER BY db, key LIMIT $3::bigint), \
-                 dead AS MATERIALIZED (SELECT e.db, e.key FROM looked AS l JOIN cloakroom.entry AS e \
-                 ON e.db = ANY(ARRAY[l.db]) AND e.key = ANY(ARRAY[l.key]) \
-                 WHERE l.expires_at <= ",
-    now!(),
-    " AND e.expires_at <= ",
-    now!(),
-    " FOR UPDATE OF e SKIP LOCKED), \
-                 gone AS (DELETE FROM cloakroom.entry AS e USING dead AS d \
-                 WHERE e.db = ANY(ARRAY[d.db]) AND e.key = ANY(ARRAY[d.key]) RETURNING 1) \
-                 SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM looked), l.db, l.key \
-                 FROM looked AS l ORDER BY l.db DESC, l.key DESC LIMIT 1"
-);
-
 /// A prepared statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sql {
@@ -94,53 +77,12 @@ impl Sql {
                 now!(),
                 " RETURNING e.version"
             ),
-            Self::Update => concat!(
-                "UPDATE cloakroom.entry AS e SET version = u.version, expires_at = u.expires_at, \
-                 kind = coalesce(u.kind, e.kind), value = coalesce(u.value, e.value) \
-                 FROM unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::smallint[], $5::bytea[], $6::bytea[], \
-                 $7::bigint[]) AS u (version, expires_at, db, kind, key, value, expected) \
-                 WHERE e.db = ANY(ARRAY[u.db]) AND e.key = ANY(ARRAY[u.key]) \
-                 AND (e.expires_at IS NULL OR e.expires_at > ",
-                now!(),
-                ") AND (u.expected IS NULL OR e.version = u.expected) RETURNING e.version"
-            ),
-            Self::Delete => concat!(
-                "DELETE FROM cloakroom.entry AS e \
-                 USING (SELECT *, ",
-                now!(),
-                " AS now FROM unnest($1::bigint[], $2::smallint[], $3::bytea[], $4::boolean[], $5::bigint[]) \
-                 AS a (version, db, key, must_exist, expected)) AS u \
-                 WHERE e.db = ANY(ARRAY[u.db]) AND e.key = ANY(ARRAY[u.key]) \
-                 AND (NOT u.must_exist OR e.expires_at IS NULL OR e.expires_at > u.now) \
-                 AND (u.expected IS NULL OR e.version = u.expected) \
-                 RETURNING u.version, (e.expires_at IS NULL OR e.expires_at > u.now)"
-            ),
-            Self::Lock => {
-                "SELECT count(*) FROM (SELECT FROM unnest($1::smallint[], $2::bytea[]) AS u (db, key) \
-                 JOIN cloakroom.entry AS e ON e.db = ANY(ARRAY[u.db]) AND e.key = ANY(ARRAY[u.key]) \
-                 FOR UPDATE OF e) AS locked"
-            }
-            Self::Load => concat!(
-                "SELECT key, kind, expires_at, version, value FROM cloakroom.entry \
-                 WHERE db = $1::smallint AND key = ANY($2::bytea[]) \
-                 AND (expires_at IS NULL OR expires_at > ",
-                now!(),
-                ")"
-            ),
-            // Null for a key that is not wanted, so that a page always makes progress.
-            Self::Page => concat!(
-                "SELECT slot, CASE WHEN (expires_at IS NULL OR expires_at > ",
-                now!(),
-                ") AND ($4::smallint IS NULL OR kind = $4) AND substring(key FROM 1 FOR length($5::bytea)) = $5 \
-                 THEN key END FROM cloakroom.entry WHERE db = $1::smallint AND slot >= $2::integer \
-                 ORDER BY slot LIMIT $3::bigint"
-            ),
-            Self::Slot => concat!(
-                "SELECT slot, CASE WHEN (expires_at IS NULL OR expires_at > ",
-                now!(),
-                ") AND ($3::smallint IS NULL OR kind = $3) AND substring(key FROM 1 FOR length($4::bytea)) = $4 \
-                 THEN key END FROM cloakroom.entry WHERE db = $1::smallint AND slot = $2::integer"
-            ),
+            Self::Update => UPDATE,
+            Self::Delete => DELETE,
+            Self::Lock => LOCK,
+            Self::Load => LOAD,
+            Self::Page => PAGE,
+            Self::Slot => SLOT,
             Self::Sweep => SWEEP,
             Self::SweepLock => "SELECT pg_try_advisory_xact_lock($1::bigint)",
             Self::Now => concat!("SELECT ", now!()),
@@ -148,6 +90,74 @@ impl Sql {
         }
     }
 }
+
+const UPDATE: &str = concat!(
+    "UPDATE cloakroom.entry AS e SET version = u.version, expires_at = u.expires_at, \
+     kind = coalesce(u.kind, e.kind), value = coalesce(u.value, e.value) \
+     FROM unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::smallint[], $5::bytea[], $6::bytea[], \
+     $7::bigint[]) AS u (version, expires_at, db, kind, key, value, expected) \
+     WHERE e.db = ANY(ARRAY[u.db]) AND e.key = ANY(ARRAY[u.key]) \
+     AND (e.expires_at IS NULL OR e.expires_at > ",
+    now!(),
+    ") AND (u.expected IS NULL OR e.version = u.expected) RETURNING e.version"
+);
+
+const DELETE: &str = concat!(
+    "DELETE FROM cloakroom.entry AS e \
+     USING (SELECT *, ",
+    now!(),
+    " AS now FROM unnest($1::bigint[], $2::smallint[], $3::bytea[], $4::boolean[], $5::bigint[]) \
+     AS a (version, db, key, must_exist, expected)) AS u \
+     WHERE e.db = ANY(ARRAY[u.db]) AND e.key = ANY(ARRAY[u.key]) \
+     AND (NOT u.must_exist OR e.expires_at IS NULL OR e.expires_at > u.now) \
+     AND (u.expected IS NULL OR e.version = u.expected) \
+     RETURNING u.version, (e.expires_at IS NULL OR e.expires_at > u.now)"
+);
+
+const LOCK: &str = "SELECT count(*) FROM (SELECT FROM unnest($1::smallint[], $2::bytea[]) AS u (db, key) \
+     JOIN cloakroom.entry AS e ON e.db = ANY(ARRAY[u.db]) AND e.key = ANY(ARRAY[u.key]) \
+     FOR UPDATE OF e) AS locked";
+
+const LOAD: &str = concat!(
+    "SELECT key, kind, expires_at, version, value FROM cloakroom.entry \
+     WHERE db = $1::smallint AND key = ANY($2::bytea[]) \
+     AND (expires_at IS NULL OR expires_at > ",
+    now!(),
+    ")"
+);
+
+// Null for a key that is not wanted, so that a page always makes progress.
+const PAGE: &str = concat!(
+    "SELECT slot, CASE WHEN (expires_at IS NULL OR expires_at > ",
+    now!(),
+    ") AND ($4::smallint IS NULL OR kind = $4) AND substring(key FROM 1 FOR length($5::bytea)) = $5 \
+     THEN key END FROM cloakroom.entry WHERE db = $1::smallint AND slot >= $2::integer \
+     ORDER BY slot LIMIT $3::bigint"
+);
+
+const SLOT: &str = concat!(
+    "SELECT slot, CASE WHEN (expires_at IS NULL OR expires_at > ",
+    now!(),
+    ") AND ($3::smallint IS NULL OR kind = $3) AND substring(key FROM 1 FOR length($4::bytea)) = $4 \
+     THEN key END FROM cloakroom.entry WHERE db = $1::smallint AND slot = $2::integer"
+);
+
+// Rows that a writer holds are left for the next pass. The DELETE meets the version that was locked.
+const SWEEP: &str = concat!(
+    "WITH looked AS MATERIALIZED (SELECT db, key, expires_at FROM cloakroom.entry \
+     WHERE (db, key) > ($1::smallint, $2::bytea) ORDER BY db, key LIMIT $3::bigint), \
+     dead AS MATERIALIZED (SELECT e.db, e.key FROM looked AS l JOIN cloakroom.entry AS e \
+     ON e.db = ANY(ARRAY[l.db]) AND e.key = ANY(ARRAY[l.key]) \
+     WHERE l.expires_at <= ",
+    now!(),
+    " AND e.expires_at <= ",
+    now!(),
+    " FOR UPDATE OF e SKIP LOCKED), \
+     gone AS (DELETE FROM cloakroom.entry AS e USING dead AS d \
+     WHERE e.db = ANY(ARRAY[d.db]) AND e.key = ANY(ARRAY[d.key]) RETURNING 1) \
+     SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM looked), l.db, l.key \
+     FROM looked AS l ORDER BY l.db DESC, l.key DESC LIMIT 1"
+);
 
 /// Counts live entries by database; run with sequential scans on.
 pub(super) const COUNT: &str = concat!(

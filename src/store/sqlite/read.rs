@@ -1,5 +1,7 @@
 //! Everything that only reads: entries by key, pages of keys, counts. Is told the time.
 
+use std::ops::ControlFlow;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::entry::{Entry, Key, Kind, UnixMs};
@@ -72,7 +74,7 @@ pub(super) fn random(
     let mut search = RandomSearch::new(db, prefix);
     loop {
         let page = scan(connection, search.query(), now)?;
-        if let Some(found) = search.next(page) {
+        if let ControlFlow::Break(found) = search.next(page) {
             return Ok(found);
         }
     }
