@@ -17,6 +17,7 @@ use crate::keyspace::cache::{Cache, Epoch};
 use crate::keyspace::doubt::Doubts;
 use crate::keyspace::error::KeyspaceError;
 use crate::keyspace::health::Health;
+use crate::keyspace::parts::Parts;
 use crate::keyspace::queue::{Batch, Queue, QueueLimits, Submission, Written};
 use crate::keyspace::stats::Stats;
 use crate::store::Store;
@@ -85,14 +86,8 @@ impl Committer {
     }
 
     /// Commits until `stop`, and then until nothing waits any more. From then on writes are refused.
-    pub async fn run(
-        self: Arc<Self>,
-        store: Arc<dyn Store>,
-        cache: Arc<Cache>,
-        health: Arc<Health>,
-        stats: Arc<Stats>,
-        stop: CancellationToken,
-    ) {
+    pub async fn run(self: Arc<Self>, parts: Parts, stop: CancellationToken) {
+        let Parts { store, cache, health, stats } = parts;
         let mut commits = FuturesUnordered::new();
         loop {
             while let Some(batch) = self.next_batch(commits.len(), &stats) {

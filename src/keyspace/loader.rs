@@ -12,6 +12,7 @@ use crate::keyspace::cache::Cache;
 use crate::keyspace::error::KeyspaceError;
 use crate::keyspace::flight::{Flight, Landing};
 use crate::keyspace::health::Health;
+use crate::keyspace::parts::Parts;
 use crate::keyspace::stats::Stats;
 use crate::store::Store;
 use crate::store::error::StoreError;
@@ -52,14 +53,8 @@ impl Loader {
     }
 
     /// Loads until `stop`; then answers what still waits with an error and returns.
-    pub async fn run(
-        self: Arc<Self>,
-        store: Arc<dyn Store>,
-        cache: Arc<Cache>,
-        health: Arc<Health>,
-        stats: Arc<Stats>,
-        stop: CancellationToken,
-    ) {
+    pub async fn run(self: Arc<Self>, parts: Parts, stop: CancellationToken) {
+        let Parts { store, cache, health, stats } = parts;
         let mut loads = FuturesUnordered::new();
         loop {
             while loads.len() < MAX_LOADS {

@@ -10,6 +10,7 @@ pub mod flight;
 pub mod health;
 pub mod key;
 pub mod loader;
+pub mod parts;
 pub mod queue;
 pub mod stats;
 pub mod update;
@@ -31,6 +32,7 @@ use crate::keyspace::flight::{Landing, Ticket};
 use crate::keyspace::health::Health;
 use crate::keyspace::key::KeyRef;
 use crate::keyspace::loader::Loader;
+use crate::keyspace::parts::Parts;
 use crate::keyspace::stats::Stats;
 use crate::keyspace::update::Stripes;
 use crate::limits::MAX_KEY;
@@ -142,12 +144,14 @@ impl Keyspace {
     }
 
     fn work(self: &Arc<Self>, stop: &CancellationToken) -> Vec<Work> {
-        let parts =
-            || (Arc::clone(&self.store), Arc::clone(&self.cache), Arc::clone(&self.health), Arc::clone(&self.stats));
-        let (store, cache, health, stats) = parts();
-        let loader = Arc::clone(&self.loader).run(store, cache, health, stats, stop.clone());
-        let (store, cache, health, stats) = parts();
-        let committer = Arc::clone(&self.committer).run(store, cache, health, stats, stop.clone());
+        let parts = || Parts {
+            store: Arc::clone(&self.store),
+            cache: Arc::clone(&self.cache),
+            health: Arc::clone(&self.health),
+            stats: Arc::clone(&self.stats),
+        };
+        let loader = Arc::clone(&self.loader).run(parts(), stop.clone());
+        let committer = Arc::clone(&self.committer).run(parts(), stop.clone());
         vec![
             Work { name: "loader", future: Box::pin(loader) },
             Work { name: "committer", future: Box::pin(committer) },

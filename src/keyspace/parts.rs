@@ -1,0 +1,20 @@
+//! What the keyspace's background work shares with it. It does nothing by itself.
+
+use std::sync::Arc;
+
+use crate::keyspace::cache::Cache;
+use crate::keyspace::health::Health;
+use crate::keyspace::stats::Stats;
+use crate::store::Store;
+
+/// Handles to the parts that the loader and the committer work with.
+pub struct Parts {
+    /// Where the truth is.
+    pub store: Arc<dyn Store>,
+    /// What is filled.
+    pub cache: Arc<Cache>,
+    /// Whether the store answers.
+    pub health: Arc<Health>,
+    /// What is counted.
+    pub stats: Arc<Stats>,
+}
