@@ -5,23 +5,42 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 
-.PHONY: help run setup test bench lint ci secrets
+# The minutes that the soak of a fleet takes; the one of the store takes 10 unless told otherwise.
+MINUTES ?= 20
+
+.PHONY: help run setup test clients soak bench bench-storage soak-store lint ci secrets
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 run: ## build and serve on 127.0.0.1:6379, with the embedded store
 	$(CARGO) run --release --locked
 
-setup: ## install what the tests need (Redis, Postgres, Prometheus, Python and Node clients)
+setup: ## install what the tests need (Redis, Postgres, Prometheus, clients in many languages)
 	tests/setup.sh
 
 test: setup ## everything that can be checked by running it
 	$(CARGO) test --locked
 
-bench: setup ## measure cached reads and durable writes beside Redis and pgbench (SMOKE=1: one short round)
+clients: setup ## write docs/clients.md, the matrix of real clients, from a run of it
+	CLOAKROOM_TEST_BLESS=1 $(CARGO) test --locked --test clients
+
+soak: setup ## a fleet under faults for MINUTES=20, judged all the time; writes docs/soak.md
 	$(CARGO) build --release --locked
-	SMOKE=$(SMOKE) python3 bench/run.py
+	CLOAKROOM_SOAK_MINUTES=$(MINUTES) CLOAKROOM_TEST_BINARY=$(CURDIR)/target/release/cloakroom \
+	  $(CARGO) test --locked --test fleet -- --ignored --nocapture soak_with_all_faults
+
+bench: setup ## measure beside Redis and pgbench, write docs/bench (ONLY=section,…: some; SMOKE=1: one short round)
+	$(CARGO) build --release --locked --bin cloakroom --example load
+	SMOKE=$(SMOKE) ONLY=$(ONLY) KEEP=$(KEEP) python3 bench/run.py
+
+bench-storage: setup ## measure what the table's storage parameters are worth
+	$(CARGO) build --release --locked --bin cloakroom --example load
+	SMOKE=$(SMOKE) python3 bench/storage.py
+
+soak-store: setup ## rewrite sessions on Postgres for MINUTES=10, watch that nothing grows
+	$(CARGO) build --release --locked --bin cloakroom --example load
+	SMOKE=$(SMOKE) MINUTES=$(if $(filter file,$(origin MINUTES)),,$(MINUTES)) RATE=$(RATE) python3 bench/soak_store.py
 
 lint: ## format, clippy, documentation
 	$(CARGO) fmt --check

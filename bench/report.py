@@ -1,4 +1,4 @@
-"""Turns measured numbers into a table for the terminal, a page and a picture. Measures nothing."""
+"""Turns results into tables and says what they were measured on. Measures nothing, writes no file."""
 
 import datetime
 import os
@@ -6,20 +6,79 @@ import pathlib
 import platform
 import subprocess
 
+import rounds
+import servers
+
 
 def table(headings, rows):
     """A Markdown table, aligned for terminals too."""
     widths = [max(len(str(row[at])) for row in [headings, *rows]) for at in range(len(headings))]
 
     def line(cells):
-        padded = [str(cell).ljust(width) if at == 0 else str(cell).rjust(width) for at, (cell, width) in enumerate(zip(cells, widths))]
+        padded = [
+            str(cell).ljust(width) if at < 1 else str(cell).rjust(width)
+            for at, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
         return "| " + " | ".join(padded) + " |"
 
     rule = ["-" * widths[0]] + ["-" * (width - 1) + ":" for width in widths[1:]]
     return "\n".join([line(headings), line(rule), *map(line, rows)])
 
 
-def machine(directory):
+# Figures of a run, in the order of their columns. A column is there if any run has its figure.
+COLUMNS = [
+    ("a second", "rps", "{:.0f}"),
+    ("CPU µs each", "cpu_us", "{:.2f}"),
+    ("mean µs", "mean_us", "{:.0f}"),
+    ("p50 µs", "p50_us", "{:.0f}"),
+    ("p99 µs", "p99_us", "{:.0f}"),
+    ("p99.9 µs", "p999_us", "{:.0f}"),
+    ("longest µs", "max_us", "{:.0f}"),
+    ("generator busy", "client_share", "{:.0%}"),
+    ("from memory", "elided", "{:.0f}"),
+    ("writes a second", "writes_rps", "{:.0f}"),
+    ("instructions", "instructions", "{:,.0f}"),
+    ("bytes", "bytes", "{:,.0f}"),
+    ("accounted", "accounted", "{:,.0f}"),
+    ("of the bound", "share", "{:.2f}"),
+    ("nil at once", "refused_at_once", "{:.0f}"),
+    ("stale reads", "stale_reads", "{:.0f}"),
+]
+
+# Figures that are also shown as ratios to the section's base.
+RATIOS = [("ratio", "rps"), ("CPU ratio", "cpu_us"), ("ratio", "bytes"), ("ratio", "instructions")]
+
+
+def series_table(section):
+    """All series of a section: medians, and ratios within rounds to the section's base."""
+    series, base = section["series"], section.get("base")
+    columns = [column for column in COLUMNS if any(column[1] in run for one in series for run in one["runs"])]
+    ratios = RATIOS if base else []
+    ratios = [
+        (words, figure) for words, figure in ratios if any(figure in run for one in series for run in one["runs"])
+    ]
+    rows = []
+    for one in series:
+        row = [f"{one['case']}: {one['peer']}"]
+        for _, figure, shape in columns:
+            value = rounds.median(one["runs"], figure)
+            row.append("" if value is None else shape.format(value))
+        for _, figure in ratios:
+            row.append(ratio_cell(series, one, figure, base))
+        rows.append(row)
+    headings = ["", *(words for words, _, _ in columns), *(words for words, _ in ratios)]
+    return table(headings, rows)
+
+
+def ratio_cell(series, one, figure, base):
+    peers = [other["peer"] for other in series if other["case"] == one["case"]]
+    if base not in peers or figure not in one["runs"][0]:
+        return ""
+    ratio = rounds.ratio(series, figure, (one["case"], one["peer"]), (one["case"], base))
+    return "" if ratio is None else f"{ratio:.2f}"
+
+
+def facts(directory, postgres):
     """What the numbers were measured on."""
     cpu = "unknown"
     for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -28,10 +87,14 @@ def machine(directory):
             break
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     disk = said("findmnt", "-no", "FSTYPE", "-T", str(directory)) or "unknown"
-    return [
-        f"date: {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC",
-        f"machine: {os.cpu_count()} × {cpu}, {memory:.0f} GiB, Linux {platform.release()}, data on {disk}",
-    ]
+    commit = said("git", "-C", str(servers.ROOT), "describe", "--always", "--dirty", "--abbrev=10")
+    return {
+        "date": f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC",
+        "machine": f"{os.cpu_count()} × {cpu}, {memory:.0f} GiB, Linux {platform.release()}, data on {disk}",
+        "versions": f"{said(str(servers.binary()), '--version')} ({commit}); {said('redis-server', '--version')[:22].strip()};"
+        f" {postgres.version()}",
+        "rounds": rounds.ROUNDS,
+    }
 
 
 def said(*command):
@@ -41,38 +104,3 @@ def said(*command):
     except (OSError, subprocess.CalledProcessError):
         return ""
     return done.stdout.strip().splitlines()[0] if done.stdout.strip() else ""
-
-
-def bars(title, groups, limits):
-    """An SVG of ratios to Redis: `groups` is [(label, [(series, ratio)])], `limits` {series: (ratio, words)}."""
-    left, width, row, top = 250, 560, 22, 56
-    height = top + sum(len(series) * row + 26 for _, series in groups) + 40
-    largest = max([1.3] + [ratio for _, series in groups for _, ratio in series]) * 1.08
-
-    def x(ratio):
-        return left + ratio / largest * width
-
-    out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 70} {height}" '
-        'font-family="sans-serif" font-size="13">',
-        f'<rect width="100%" height="100%" fill="#fff"/><text x="16" y="26" font-size="16">{title}</text>',
-    ]
-    y = top
-    for label, series in groups:
-        out.append(f'<text x="16" y="{y + 14}" font-weight="bold">{label}</text>')
-        y += 22
-        for name, ratio in series:
-            limit = limits.get(name.split(",")[0])
-            colour = "#4477aa" if "throughput" in name else "#cc8844"
-            out.append(f'<text x="{left - 8}" y="{y + 14}" text-anchor="end">{name}</text>')
-            out.append(f'<rect x="{left}" y="{y + 2}" width="{x(ratio) - left:.1f}" height="{row - 6}" fill="{colour}"/>')
-            out.append(f'<text x="{x(ratio) + 6:.1f}" y="{y + 14}">{ratio:.2f}</text>')
-            if limit is not None:
-                mark = f'<line x1="{x(limit):.1f}" y1="{y}" x2="{x(limit):.1f}" y2="{y + row - 2}" stroke="#000"/>'
-                out.append(mark)
-            y += row
-        y += 4
-    out.append(f'<line x1="{x(1):.1f}" y1="{top}" x2="{x(1):.1f}" y2="{y}" stroke="#888" stroke-dasharray="4 3"/>')
-    out.append(f'<text x="{x(1):.1f}" y="{y + 18}" text-anchor="middle" fill="#555">Redis = 1</text>')
-    out.append('<text x="16" y="{}" fill="#555" font-size="12">black marks: the limits aimed for</text></svg>'.format(y + 18))
-    return "\n".join(out) + "\n"

@@ -78,6 +78,11 @@ class Server:
 
         wait_for(f"{self.name} listens", ask)
 
+    def memory(self, field="VmRSS"):
+        """Resident memory in bytes: now (VmRSS), or the most so far (VmHWM)."""
+        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
+        return int(re.search(rf"^{field}:\s+(\d+) kB$", status, re.MULTILINE).group(1)) * 1024
+
     def cpu_seconds(self):
         """User and system time of all threads so far."""
         stat = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii")
@@ -103,9 +108,22 @@ class Server:
 
 
 class Redis(Server):
-    def __init__(self, name, directory, *options):
+    """`options` are flags of redis-server; `under` is a program that runs it."""
+
+    def __init__(self, name, directory, *options, under=()):
         port = free_port()
-        command = [tool("redis-server"), "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", directory]
+        command = [
+            *under,
+            tool("redis-server"),
+            "--port",
+            port,
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--dir",
+            directory,
+        ]
         super().__init__(name, [*command, *options], directory / f"{name}.log")
         self.wait_until_it_listens(lambda: port if "Ready to accept connections" in self.log() else None)
 
@@ -114,11 +132,17 @@ class Redis(Server):
 
 
 class Cloakroom(Server):
-    def __init__(self, name, directory, store):
-        command = [binary(), "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--store", store]
-        super().__init__(name, command, directory / f"{name}.log", {"NO_COLOR": "1", "HOME": str(directory)})
+    """`settings` are environment variables without their CLOAKROOM_; `under` is a program that runs the daemon."""
+
+    def __init__(self, name, directory, store, under=(), **settings):
+        command = [*under, binary(), "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--store", store]
+        environment = {f"CLOAKROOM_{key}": str(value) for key, value in settings.items()}
+        super().__init__(
+            name, command, directory / f"{name}.log", {"NO_COLOR": "1", "HOME": str(directory), **environment}
+        )
         self.wait_until_it_listens(lambda: self.find_port(metrics=False))
         self.metrics_port = wait_for(f"{name} serves metrics", lambda: self.find_port(metrics=True))
+        wait_for(f"{name} is ready", self.is_ready)
 
     def find_port(self, metrics):
         for line in self.log().splitlines():
@@ -128,30 +152,78 @@ class Cloakroom(Server):
                 return int(addr.group(1))
         return None
 
-    def hits(self):
+    def page(self, path):
+        """A page of the side port."""
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=PATIENCE_S) as response:
-            page = response.read().decode()
-        series = re.findall(r"^cloakroom_cache_hits_total(?:\{[^}]*\})? (\S+)$", page, re.MULTILINE)
-        return int(sum(map(float, series)))
+        with opener.open(f"http://127.0.0.1:{self.metrics_port}/{path}", timeout=PATIENCE_S) as response:
+            return response.read().decode()
+
+    def is_ready(self):
+        try:
+            return self.page("readyz") or True
+        except OSError:
+            return False
+
+    def metric(self, name):
+        """The sum of a metric's series; 0 if it has none."""
+        page = self.page("metrics")
+        return sum(map(float, re.findall(rf"^{name}(?:\{{[^}}]*\}})? (\S+)$", page, re.MULTILINE)))
+
+    def hits(self):
+        return int(self.metric("cloakroom_cache_hits_total"))
+
+    @staticmethod
+    def knows(**settings):
+        """Whether the daemon has these settings."""
+        environment = {f"CLOAKROOM_{key}": str(value) for key, value in settings.items()}
+        environment = {**clean_environment(), "CLOAKROOM_STORE": "postgres://nobody@127.0.0.1/none", **environment}
+        done = subprocess.run([binary(), "--check-config"], env=environment, capture_output=True)
+        return done.returncode == 0
 
 
 class Postgres:
     """A private cluster with its defaults: fsync and synchronous_commit are on."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, *settings):
         found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"))
         self.bin = pathlib.Path(found[-1]).parent if found else pathlib.Path(tool("initdb")).parent
         self.data = directory / "postgres"
-        self.port = free_port()
         self.data.mkdir()
         if os.geteuid() == 0:
             # Postgres refuses to run as root.
             shutil.chown(self.data, "postgres", "postgres")
-        self.run("initdb", "--auth=trust", "--username=postgres", "-D", self.data)
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories="
-        self.run("pg_ctl", "-w", "-D", self.data, "-l", self.data / "log", "-o", options, "start")
-        self.url = f"postgres://postgres@127.0.0.1:{self.port}/postgres"
+        self.run("initdb", "--no-sync", "--auth=trust", "--username=postgres", "-D", self.data)
+        self.port = self.boot(self.data, settings)
+        self.url = self.url_of("postgres")
+
+    def boot(self, data, settings=()):
+        """Starts the server on a free port; on another one, if somebody took it meanwhile."""
+        for is_last in (False, False, True):
+            port = free_port()
+            options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories="
+            options += "".join(f" -c {setting}" for setting in settings)
+            try:
+                self.run("pg_ctl", "-w", "-D", data, "-l", data / "log", "-o", options, "start")
+                return port
+            except SystemExit:
+                if is_last or "could not bind" not in (data / "log").read_text(errors="replace"):
+                    raise
+
+    def url_of(self, database):
+        return f"postgres://postgres@127.0.0.1:{self.port}/{database}"
+
+    def sql(self, text, database="postgres"):
+        """Runs SQL; its rows as lists of text."""
+        command = ["psql", "-XqAt", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-d", self.url_of(database), "-c", text]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise SystemExit(f"psql: {done.stderr}")
+        return [line.split("\t") for line in done.stdout.splitlines()]
+
+    def database(self, name):
+        """The URL of a new database of this name."""
+        self.sql(f"CREATE DATABASE {name}")
+        return self.url_of(name)
 
     def run(self, name, *args):
         command = [str(self.bin / name), *map(str, args)]
@@ -163,12 +235,46 @@ class Postgres:
         if done.returncode != 0:
             raise SystemExit(f"{name}: {done.stderr}")
 
+    def standby(self, data):
+        """A streaming standby, which commits from now on wait for. Stopping it frees them."""
+        data.mkdir(mode=0o700)
+        if os.geteuid() == 0:
+            shutil.chown(data, "postgres", "postgres")
+        self.run(
+            "pg_basebackup",
+            "--write-recovery-conf",
+            "--checkpoint=fast",
+            "-D",
+            data,
+            "-d",
+            self.url + "?application_name=standby",
+        )
+        self.boot(data)
+        self.synchronous("*")
+        wait_for("the standby streams", lambda: self.sql("SELECT sync_state FROM pg_stat_replication") == [["sync"]])
+        return Standby(self, data)
+
+    def synchronous(self, names):
+        self.sql(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
+        self.sql("SELECT pg_reload_conf()")
+
     def version(self):
         said = subprocess.run([self.bin / "postgres", "--version"], capture_output=True, text=True, check=True)
         return said.stdout.strip()
 
     def stop(self):
         self.run("pg_ctl", "-w", "-m", "immediate", "-D", self.data, "stop")
+
+
+class Standby:
+    """A copy of a Postgres that follows it."""
+
+    def __init__(self, primary, data):
+        self.primary, self.data = primary, data
+
+    def stop(self):
+        self.primary.synchronous("")
+        self.primary.run("pg_ctl", "-w", "-m", "immediate", "-D", self.data, "stop")
 
 
 @contextlib.contextmanager

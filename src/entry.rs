@@ -20,6 +20,9 @@ pub type Value = Arc<[u8]>;
 /// How many numbered databases `SELECT` reaches (as Redis has by default).
 pub const DATABASES: u8 = 16;
 
+/// Keys up to about this size are hashed without a detour; session keys have some 40 bytes.
+const SHORT_KEY: usize = 128;
+
 /// Hashes stored keys with a secret that all daemons on one database share.
 ///
 /// The 64-bit result is the key's identity in the cache and (between daemons) in invalidations.
@@ -39,6 +42,15 @@ impl KeyHasher {
     /// The hash of the stored key made of `prefix` followed by `name` in database `db`.
     #[must_use]
     pub fn hash(&self, db: u8, prefix: &[u8], name: &[u8]) -> u64 {
+        let length = 1 + prefix.len() + name.len();
+        if length <= SHORT_KEY {
+            // In one piece, which is much quicker than piece by piece, and the same.
+            let mut whole = [0; SHORT_KEY];
+            whole[0] = db;
+            whole[1..=prefix.len()].copy_from_slice(prefix);
+            whole[1 + prefix.len()..length].copy_from_slice(name);
+            return self.base.hash(&whole[..length]);
+        }
         let mut hasher = self.base;
         hasher.write_u8(db);
         hasher.write(prefix);
@@ -98,11 +110,18 @@ impl fmt::Debug for Key {
 /// The data type of an entry. The numbers are stored: they never change their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// No entry for clients: the mark that a deletion leaves where the logout guard is on. It has no value.
+    Deleted = 0,
     /// A Redis string.
     String = 1,
+    /// A Redis hash; the value is encoded as `command/hash_value.rs` says.
+    Hash = 2,
 }
 
 impl Kind {
+    /// All kinds that clients see.
+    pub const ALL: [Self; 2] = [Self::String, Self::Hash];
+
     /// The number stored in the `kind` column.
     #[must_use]
     pub fn code(self) -> i16 {
@@ -112,17 +131,16 @@ impl Kind {
     /// The kind with this number, if this version knows it.
     #[must_use]
     pub fn from_code(code: i16) -> Option<Self> {
-        match code {
-            1 => Some(Self::String),
-            _ => None,
-        }
+        Self::ALL.into_iter().chain([Self::Deleted]).find(|kind| kind.code() == code)
     }
 
     /// The name that `TYPE` answers.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Deleted => "none",
             Self::String => "string",
+            Self::Hash => "hash",
         }
     }
 }
@@ -204,6 +222,8 @@ pub enum Change {
     Expire(Option<UnixMs>),
     /// Removes the entry.
     Delete,
+    /// Changes nothing: the expectation is all there is to it, and holds until the commit. Never with [`Expect::Any`].
+    Keep,
 }
 
 /// One conditional change of one key.
@@ -236,4 +256,24 @@ pub struct Applied {
     pub version: Version,
     /// For [`Change::Delete`]: whether a live entry was there. Not filled for other changes.
     pub existed: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_does_not_depend_on_how_it_is_computed() {
+        let hasher = KeyHasher::new(&[9; 16]);
+        for length in [0, 1, 6, 7, 40, SHORT_KEY - 2, SHORT_KEY - 1, SHORT_KEY, 1000] {
+            let name: Vec<u8> = (0..length).map(|byte| byte as u8).collect();
+            let mut pieces = SipHasher13::new_with_key(&[9; 16]);
+            pieces.write(&[3]);
+            pieces.write(&name);
+            for cut in [0, length / 3, length] {
+                assert_eq!(hasher.hash(3, &name[..cut], &name[cut..]), pieces.finish(), "{length} bytes, cut at {cut}");
+            }
+        }
+        assert_eq!(hasher.hash(0, b"", b"k"), 3_951_185_977_290_289_246, "stored in slots, so it never changes");
+    }
 }

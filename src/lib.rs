@@ -5,11 +5,13 @@
 pub mod command;
 pub mod config;
 pub mod entry;
+pub mod glob;
 pub mod keyspace;
 pub mod limits;
 pub mod logging;
 pub mod metrics;
 pub mod resp;
+pub mod script;
 pub mod server;
 pub mod signals;
 pub mod store;
@@ -116,7 +118,11 @@ pub async fn run(
                 () = &mut shutdown => Ok(()),
                 Some((name, ended)) = work.next() => Err(RunError::Task(name, ended.err())),
             };
-            daemon.drain_clients(config.shutdown_timeout).await;
+            let deadline = Instant::now() + config.shutdown_timeout;
+            daemon.drain_clients(deadline).await;
+            if result.is_ok() {
+                daemon.settle(deadline).await;
+            }
             daemon.stop_work.cancel();
             if result.is_ok() {
                 while work.next().await.is_some() {}
@@ -200,6 +206,7 @@ impl Daemon {
                 Box::pin(async move { (name, handle.await) }) as _
             })
             .collect();
+        keyspace.settled().await;
         // Set once, here.
         let _ = self.shared.keyspace.set(keyspace);
         Ok((store, running))
@@ -215,18 +222,32 @@ impl Daemon {
             cache_max_bytes: config.cache_max_bytes,
             max_value_bytes: config.max_value_bytes,
             sweeper_interval: config.sweeper_interval,
+            coherence: config.coherence,
+            shared: matches!(config.store, StoreConfig::Postgres(_)),
+            touch_slack: config.touch_slack,
+            guarded: config.guarded.clone(),
+            guard_window: config.guard_window,
         };
         let (keyspace, work) = Keyspace::new(keyspace_config, Arc::clone(&store), &self.stop_work).await?;
         Ok((store, keyspace, work))
     }
 
     /// Stops accepting, lets connections finish the batch that they are at, waits for them until the deadline.
-    async fn drain_clients(&self, patience: Duration) {
+    async fn drain_clients(&self, deadline: Instant) {
         tracing::info!(clients = self.shared.info.clients.count(), "stopping");
         let _ = sd_notify::notify(&[NotifyState::Stopping]);
         self.shared.stop.cancel();
-        if timeout_at(Instant::now() + patience, self.clients.finished()).await.is_err() {
+        if timeout_at(deadline, self.clients.finished()).await.is_err() {
             tracing::warn!(clients = self.shared.info.clients.count(), "clients did not finish in time");
+        }
+    }
+
+    /// Writes down what was answered from memory, as far as the deadline allows.
+    async fn settle(&self, deadline: Instant) {
+        if let Some(keyspace) = self.shared.keyspace.get()
+            && timeout_at(deadline, keyspace.settle()).await.is_err()
+        {
+            tracing::warn!("not every touched expiry could be written in time");
         }
     }
 }

@@ -27,5 +27,14 @@ pub const MAX_VALUE: usize = 16 * 1024 * 1024;
 /// How often an update is tried again after another writer changed its keys first.
 pub const MAX_UPDATE_TRIES: u32 = 64;
 
+/// Commands that one transaction may queue.
+pub const MAX_QUEUED: usize = 16 * 1024;
+
+/// Bytes that the commands of one transaction may take.
+pub const MAX_QUEUED_BYTES: usize = 64 * 1024 * 1024;
+
+/// Keys that one connection may watch.
+pub const MAX_WATCHED: usize = 1024;
+
 /// How much of a large argument a connection makes room for at once, ahead of its bytes.
 pub const READ_AHEAD: usize = 1024 * 1024;

@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     for warning in &loaded.warnings {
         warn!(warning, "the configuration has a weakness");
     }
-    let runtime = match runtime() {
+    let runtime = match runtime(loaded.config.workers) {
         Ok(runtime) => runtime,
         Err(error) => {
             error!(%error, "cannot start the runtime");
@@ -129,8 +129,13 @@ fn reload(inputs: &Inputs, log: &LogControl, password: &watch::Sender<Option<Pas
     info!(level = loaded.config.log_level, "password and log level read again; other changes need a restart");
 }
 
-fn runtime() -> std::io::Result<Runtime> {
-    let workers = std::thread::available_parallelism()?.get();
+/// The runtime. Threads that wake each other for every request cost more than they bring while few suffice, and the
+/// client, or Postgres, needs processors too: so by default half of them serve.
+fn runtime(workers: u32) -> std::io::Result<Runtime> {
+    let workers = match workers {
+        0 => std::thread::available_parallelism()?.get().div_ceil(2),
+        chosen => chosen as usize,
+    };
     Builder::new_multi_thread()
         .worker_threads(workers)
         // For files and the embedded store's threads; connections never block.

@@ -11,6 +11,7 @@ use cloakroom::config::PostgresConfig;
 use cloakroom::entry::{Change, Expect, Key, KeyHasher, Kind, Mutation, Outcome};
 use cloakroom::store::Store;
 use cloakroom::store::error::{StoreError, StoreErrorKind};
+use cloakroom::store::link::{Aboard, Acknowledged, Announcer};
 use cloakroom::store::postgres::{PostgresStore, url};
 use cloakroom::tasks::Tasks;
 use futures_util::future::join_all;
@@ -19,6 +20,7 @@ use support::postgres::Cluster;
 fn config(url: String) -> PostgresConfig {
     PostgresConfig {
         url,
+        listen_url: None,
         connections: 4,
         connect_timeout: Duration::from_secs(10),
         statement_timeout: Duration::from_secs(10),
@@ -40,7 +42,7 @@ fn put(key: &Key, expect: Expect, value: &[u8]) -> Mutation {
 
 async fn set(store: &dyn Store, name: &str, value: &str) -> Result<Outcome, StoreError> {
     let batch = vec![vec![put(&key(store, name), Expect::Any, value.as_bytes())]];
-    store.commit(&batch).await.pop().unwrap()
+    store.commit(&batch, None).await.pop().unwrap()
 }
 
 async fn get(store: &dyn Store, name: &str) -> Result<Option<String>, StoreError> {
@@ -174,6 +176,44 @@ async fn a_connection_that_is_terminated_is_replaced() {
     assert_eq!(get(&store, "a").await.unwrap().as_deref(), Some("3"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_goes_only_while_all_daemons_with_a_lease_let_it() {
+    let cluster = Cluster::start();
+    let store = open(cluster.url()).await.unwrap();
+    let now = store.now().await.unwrap();
+    let lease = |node: u64, until: i64| cluster.psql(&format!("INSERT INTO cloakroom.node VALUES ({node}, {until})"));
+    lease(1, now + 600_000);
+    lease(2, now - 1);
+    let announcer: Announcer<'_> = &|_| Vec::new();
+    for (nodes, until, goes) in [
+        (vec![1], now + 600_000, true),
+        (vec![1, 9], now + 600_000, true),
+        (vec![], now + 600_000, false),
+        (vec![2], now + 600_000, false),
+        // They may have taken the write for given up.
+        (vec![1], now - 1, false),
+    ] {
+        for expect in [Expect::Any, Expect::Present] {
+            set(&store, "a", "old").await.unwrap();
+            let acknowledged = Acknowledged { nodes: nodes.clone(), until };
+            let batch = vec![vec![put(&key(&store, "a"), expect, b"new")]];
+            let aboard = Aboard { announcer, acknowledged: Some(&acknowledged) };
+            let result = store.commit(&batch, Some(aboard)).await.pop().unwrap();
+            assert_eq!(result.is_ok(), goes, "{acknowledged:?}");
+            if let Err(error) = &result {
+                assert_eq!(error.kind(), StoreErrorKind::Unacknowledged);
+            }
+            let found = get(&store, "a").await.unwrap();
+            assert_eq!(found.as_deref(), Some(if goes { "new" } else { "old" }), "{acknowledged:?}");
+        }
+        set(&store, "a", "old").await.unwrap();
+        let acknowledged = Acknowledged { nodes, until };
+        let aboard = Aboard { announcer, acknowledged: Some(&acknowledged) };
+        assert_eq!(store.flush(None, Vec::new(), Some(aboard)).await.is_ok(), goes);
+        assert_eq!(get(&store, "a").await.unwrap().is_none(), goes);
+    }
+}
+
 /// A session that locks the table until it is dropped.
 struct TableLock<'a> {
     cluster: &'a Cluster,
@@ -225,7 +265,7 @@ async fn a_statement_that_takes_too_long_is_undone() {
             1 => vec![vec![put(&a, Expect::Any, b"2")], vec![delete]],
             _ => vec![vec![put(&a, Expect::Present, b"2"), delete]],
         };
-        for result in store.commit(&batch).await {
+        for result in store.commit(&batch, None).await {
             let error = result.unwrap_err();
             assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{}", told(&error));
         }
@@ -270,10 +310,10 @@ async fn a_server_that_takes_no_writes_serves_reads() {
         vec![delete.clone()],
         vec![put(&key(&store, "c"), Expect::Absent, b"2"), delete],
     ];
-    for result in store.commit(&batch).await {
+    for result in store.commit(&batch, None).await {
         assert_eq!(result.unwrap_err().kind(), StoreErrorKind::ReadOnly);
     }
-    assert_eq!(store.flush(None, vec![]).await.unwrap_err().kind(), StoreErrorKind::ReadOnly);
+    assert_eq!(store.flush(None, vec![], None).await.unwrap_err().kind(), StoreErrorKind::ReadOnly);
     assert_eq!(get(&store, "a").await.unwrap().as_deref(), Some("1"));
     // A daemon that starts now serves reads too; one whose URL demands a primary waits for it.
     let reader = open(cluster.url()).await.unwrap();
@@ -370,7 +410,7 @@ async fn a_fleet_may_start_at_once() {
     let stores = join_all((0..8).map(|_| open(cluster.url()))).await;
     let stores: Vec<PostgresStore> = stores.into_iter().map(Result::unwrap).collect();
     assert!(stores.windows(2).all(|pair| pair[0].hash_secret() == pair[1].hash_secret()));
-    assert_eq!(cluster.psql("SELECT count(*) FROM cloakroom.migration"), "1");
+    assert_eq!(cluster.psql("SELECT count(*) = max(number) FROM cloakroom.migration"), "t");
     // Nobody shares a block of versions.
     for store in &stores {
         set(store, "a", "1").await.unwrap();
@@ -427,15 +467,15 @@ async fn exercise(store: &PostgresStore) {
     for _ in 0..3 {
         for expect in [Expect::Any, Expect::Absent, Expect::Present, Expect::Version(7)] {
             let puts = (0..50).map(|n| vec![put(&key(store, &format!("{n}")), expect, b"v")]);
-            store.commit(&puts.collect::<Vec<_>>()).await;
+            store.commit(&puts.collect::<Vec<_>>(), None).await;
             let deletes =
                 (0..10).map(|n| vec![Mutation { key: key(store, &format!("{n}")), expect, change: Change::Delete }]);
-            store.commit(&deletes.collect::<Vec<_>>()).await;
+            store.commit(&deletes.collect::<Vec<_>>(), None).await;
         }
         let (a, b) = (key(store, "a"), key(store, "b"));
         let change = Change::Delete;
         store
-            .commit(&[vec![put(&a, Expect::Absent, b"v"), Mutation { key: b, expect: Expect::Present, change }]])
+            .commit(&[vec![put(&a, Expect::Absent, b"v"), Mutation { key: b, expect: Expect::Present, change }]], None)
             .await;
         store.load((0..50).map(|n| key(store, &format!("{n}"))).collect()).await.unwrap();
         store.random(0, vec![]).await.unwrap();
@@ -464,7 +504,7 @@ async fn an_expiry_moves_neither_index_nor_value() {
     let store = open(cluster.url()).await.unwrap();
     let value: Vec<u8> = (0..20_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
     let key = key(&store, "a");
-    store.commit(&[vec![put(&key, Expect::Any, &value)]]).await.pop().unwrap().unwrap();
+    store.commit(&[vec![put(&key, Expect::Any, &value)]], None).await.pop().unwrap().unwrap();
     // Rows of the table that holds long values, written since it was made; and the rewrites of ours that needed no index.
     let written = "SELECT coalesce(n_tup_ins, 0) FROM pg_stat_all_tables WHERE relid = \
                    (SELECT reltoastrelid FROM pg_class WHERE oid = 'cloakroom.entry'::regclass)";
@@ -472,7 +512,7 @@ async fn an_expiry_moves_neither_index_nor_value() {
     for n in 0..10 {
         let change = Change::Expire(Some(4_000_000_000_000 + n));
         let batch = vec![vec![Mutation { key: key.clone(), expect: Expect::Present, change }]];
-        assert!(matches!(store.commit(&batch).await.pop().unwrap().unwrap(), Outcome::Applied(_)));
+        assert!(matches!(store.commit(&batch, None).await.pop().unwrap().unwrap(), Outcome::Applied(_)));
     }
     store.close().await;
     // Sessions report their counts when they end.

@@ -17,6 +17,7 @@ use cloakroom::store::sqlite::SqliteStore;
 use cloakroom::store::{ScanQuery, Store, slot};
 use cloakroom::tasks::Tasks;
 use futures_util::future::{BoxFuture, join_all};
+use support::pgbouncer::PgBouncer;
 use support::postgres::Cluster;
 
 /// A case: it has a store of its own, empty at first.
@@ -42,11 +43,13 @@ const CASES: &[(&str, Case)] = cases![
     a_random_key_is_a_live_one,
     a_flush_takes_what_it_names,
     counts_are_of_live_entries,
+    marks_of_deletions_are_kept_but_not_listed,
     a_sweep_removes_the_expired,
     sweeps_and_writers_do_not_meet,
     a_bad_row_fails_alone,
     no_update_is_lost,
     crossing_batches_do_not_fail,
+    what_is_kept_stays_until_the_commit,
     the_clock_decides_on_expiry,
     what_was_written_is_there_after_a_restart,
     a_closed_store_says_so,
@@ -75,7 +78,17 @@ fn run_all_on(store: &str, cluster: Cluster) {
     let cluster = Arc::new(cluster);
     run_all(store, |name| {
         cluster.create_database(name);
-        Place::Postgres(Arc::clone(&cluster), name.to_owned())
+        Place::Postgres(Arc::clone(&cluster), name.to_owned(), None)
+    });
+}
+
+#[test]
+fn postgres_behind_a_transaction_pooler_conforms() {
+    let cluster = Arc::new(Cluster::start_with(HASTY));
+    let pooler = Arc::new(PgBouncer::start(&cluster));
+    run_all("postgres behind pgbouncer", |name| {
+        cluster.create_database(name);
+        Place::Postgres(Arc::clone(&cluster), name.to_owned(), Some(Arc::clone(&pooler)))
     });
 }
 
@@ -102,7 +115,8 @@ fn run_all(store: &str, place: impl Fn(&str) -> Place) {
 #[derive(Clone)]
 enum Place {
     Sqlite(PathBuf),
-    Postgres(Arc<Cluster>, String),
+    /// A database of a cluster, perhaps behind a pooler.
+    Postgres(Arc<Cluster>, String, Option<Arc<PgBouncer>>),
 }
 
 impl Place {
@@ -112,9 +126,11 @@ impl Place {
                 let store = SqliteStore::open(&SqliteConfig { path: path.clone() })?;
                 Ok(Arc::new(store))
             }
-            Self::Postgres(cluster, database) => {
+            Self::Postgres(cluster, database, pooler) => {
+                let direct = || cluster.url_of(database);
                 let config = PostgresConfig {
-                    url: cluster.url_of(database),
+                    url: pooler.as_ref().map_or_else(direct, |pooler| pooler.url_of(database)),
+                    listen_url: None,
                     connections: 4,
                     connect_timeout: Duration::from_secs(20),
                     statement_timeout: Duration::from_secs(20),
@@ -150,7 +166,7 @@ impl Fixture {
     }
 
     async fn commit(&self, batch: Vec<Group>) -> Vec<Outcome> {
-        let results = self.store.commit(&batch).await;
+        let results = self.store.commit(&batch, None).await;
         results.into_iter().map(Result::unwrap).collect()
     }
 
@@ -182,7 +198,7 @@ impl Fixture {
     fn sql(&self, sqlite: &str, postgres: &str) {
         match &self.place {
             Place::Sqlite(path) => rusqlite::Connection::open(path).unwrap().execute_batch(sqlite).unwrap(),
-            Place::Postgres(cluster, database) => drop(cluster.psql_in(database, postgres)),
+            Place::Postgres(cluster, database, _) => drop(cluster.psql_in(database, postgres)),
         }
     }
 
@@ -234,6 +250,7 @@ enum What {
     Put,
     Expire,
     Delete,
+    Keep,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -250,8 +267,13 @@ async fn every_expectation_meets_every_state(fixture: Fixture) {
     let mut number = 0;
     for state in [State::Absent, State::Live, State::LiveForever, State::Expired] {
         for want in [Want::Any, Want::Absent, Want::Present, Want::ThisVersion, Want::OtherVersion] {
-            for what in [What::Put, What::Expire, What::Delete] {
-                if what == What::Expire && matches!(want, Want::Any | Want::Absent) {
+            for what in [What::Put, What::Expire, What::Delete, What::Keep] {
+                let has_no_meaning = match want {
+                    Want::Any => matches!(what, What::Expire | What::Keep),
+                    Want::Absent => what == What::Expire,
+                    _ => false,
+                };
+                if has_no_meaning {
                     continue;
                 }
                 for grouped in [false, true] {
@@ -288,6 +310,7 @@ async fn check_one(fixture: &Fixture, key: &Key, state: State, want: Want, what:
         What::Put => Change::Put { kind: Kind::String, value: (*b"after").into(), expires_at: Some(FUTURE + 1) },
         What::Expire => Change::Expire(Some(FUTURE + 1)),
         What::Delete => Change::Delete,
+        What::Keep => Change::Keep,
     };
     let witness = fixture.key([key.name(), b" witness"].concat());
     let mut group = vec![mutation(key, expect, change)];
@@ -309,6 +332,11 @@ async fn check_one(fixture: &Fixture, key: &Key, state: State, want: Want, what:
             assert!(admitted, "{context}");
             assert_eq!(applied.len(), 1 + usize::from(grouped), "{context}");
             let applied = applied.last().unwrap();
+            if what == What::Keep {
+                assert_eq!(after.as_ref().map(|entry| entry.version), live.then_some(version), "{context}");
+                assert_eq!(after.map(|entry| entry.value.to_vec()), live.then(|| b"before".to_vec()), "{context}");
+                return;
+            }
             assert_eq!(applied.existed, what == What::Delete && live, "{context}");
             let value: &[u8] = if what == What::Expire { b"before" } else { b"after" };
             let expected = (what != What::Delete).then(|| Entry {
@@ -328,7 +356,7 @@ async fn a_batch_answers_each_group_in_order(fixture: Fixture) {
     assert_eq!(fixture.commit(vec![vec![]]).await, vec![Outcome::Applied(vec![])]);
     // In ascending and descending order of keys, as stores sort.
     for ascending in [true, false] {
-        fixture.store.flush(None, vec![]).await.unwrap();
+        fixture.store.flush(None, vec![], None).await.unwrap();
         let name = |n: u32| format!("{:03}", if ascending { n } else { 999 - n });
         for n in (0..300).step_by(3) {
             fixture.put(&fixture.key(name(n)), b"old", None).await;
@@ -410,7 +438,7 @@ async fn versions_never_repeat(fixture: Fixture) {
         let store = if round % 2 == 0 { &fixture.store } else { &another };
         let others = (0..20).map(|n| vec![put(&fixture.key(format!("other {n}")), Expect::Any, b"", None)]);
         let batch: Vec<Group> = others.chain([vec![put(&key, Expect::Absent, b"", None)]]).collect();
-        for result in store.commit(&batch).await {
+        for result in store.commit(&batch, None).await {
             let Outcome::Applied(applied) = result.unwrap() else { panic!("conflict in {round}") };
             assert!(seen.insert(applied[0].version), "repeated in {round}");
         }
@@ -590,12 +618,34 @@ async fn a_flush_takes_what_it_names(fixture: Fixture) {
         for (db, name) in keys {
             fixture.put(&fixture.key_in(db, name), b"v", None).await;
         }
-        fixture.store.flush(db, prefix.as_bytes().to_vec()).await.unwrap();
+        fixture.store.flush(db, prefix.as_bytes().to_vec(), None).await.unwrap();
         let found =
             fixture.store.load(keys.iter().map(|(db, name)| fixture.key_in(*db, name)).collect()).await.unwrap();
         let found: Vec<usize> = found.iter().enumerate().filter(|(_, entry)| entry.is_some()).map(|(n, _)| n).collect();
         assert_eq!(found, left, "{db:?} {prefix}");
     }
+}
+
+async fn marks_of_deletions_are_kept_but_not_listed(fixture: Fixture) {
+    let (marked, other) = (fixture.key("marked"), fixture.key("other"));
+    let old = fixture.put(&marked, b"v", Some(FUTURE)).await;
+    let change = Change::Put { kind: Kind::Deleted, value: b""[..].into(), expires_at: Some(FUTURE) };
+    let mark = Mutation { key: marked.clone(), expect: Expect::Version(old), change };
+    let version = fixture.apply(mark).await.unwrap().version;
+    let found = fixture.load(&marked).await.unwrap();
+    assert_eq!((found.kind, found.version, found.value.len()), (Kind::Deleted, version, 0));
+    assert_eq!(fixture.store.random(0, vec![]).await.unwrap(), None);
+    fixture.put(&other, b"v", None).await;
+    assert_eq!(fixture.scan(0, b"", 10, None).await, [b"other"]);
+    assert_eq!(fixture.store.count(vec![]).await.unwrap(), [(0, 1, 0)]);
+    for limit in [1, 2] {
+        assert_eq!(fixture.scan(0, b"mar", limit, None).await, Vec::<Vec<u8>>::new());
+    }
+    // It stands in the way of what expects an absent key or another version, and expires as any entry does.
+    assert!(fixture.apply(put(&marked, Expect::Absent, b"w", None)).await.is_none());
+    assert!(fixture.apply(put(&marked, Expect::Version(old), b"w", None)).await.is_none());
+    assert!(fixture.apply(put(&marked, Expect::Version(version), b"w", None)).await.is_some());
+    assert_eq!(fixture.store.count(vec![]).await.unwrap(), [(0, 2, 0)]);
 }
 
 async fn counts_are_of_live_entries(fixture: Fixture) {
@@ -694,7 +744,7 @@ async fn a_bad_row_fails_alone(fixture: Fixture) {
             put(&fixture.key("bad last"), Expect::Absent, b"secret", None),
         ]])
         .collect();
-    let results = fixture.store.commit(&batch).await;
+    let results = fixture.store.commit(&batch, None).await;
     for (n, result) in results.iter().enumerate() {
         // Deleting what is not there offends nobody.
         if n == 100 || (is_bad(n) && n % 4 != 3) {
@@ -753,7 +803,7 @@ async fn increment(store: &dyn Store, keys: &[Key], as_one: bool) {
             })
             .collect();
         let batch = if as_one { vec![mutations] } else { mutations.into_iter().map(|one| vec![one]).collect() };
-        let results = store.commit(&batch).await;
+        let results = store.commit(&batch, None).await;
         let done: Vec<bool> = results.into_iter().map(|result| result.unwrap() != Outcome::Conflict).collect();
         if as_one {
             if done[0] {
@@ -777,28 +827,54 @@ async fn crossing_batches_do_not_fail(fixture: Fixture) {
             for round in 0..25 {
                 let mut batch = Vec::new();
                 for (n, key) in keys.iter().enumerate() {
-                    batch.push(vec![match (n * 7 + task * 3 + round) % 5 {
+                    batch.push(vec![match (n * 7 + task * 3 + round) % 6 {
                         0 => delete(key, Expect::Any),
                         1 => put(key, Expect::Absent, b"v", None),
                         2 => put(key, Expect::Present, b"v", None),
                         3 => mutation(key, Expect::Present, Change::Expire(Some(FUTURE))),
+                        4 => mutation(key, Expect::Present, Change::Keep),
                         _ => put(key, Expect::Any, b"v", None),
                     }]);
                 }
                 if task < 2 {
                     batch = vec![batch.into_iter().flatten().collect()];
                 }
-                for result in store.commit(&batch).await {
+                for result in store.commit(&batch, None).await {
                     result.unwrap();
                 }
                 if task == 5 && round % 8 == 0 {
-                    store.flush(None, vec![]).await.unwrap();
+                    store.flush(None, vec![], None).await.unwrap();
                 }
             }
         })
     });
     for result in join_all(writers).await {
         result.unwrap();
+    }
+}
+
+/// Two writers, each of which changes one key if the other's is as it was: never both.
+async fn what_is_kept_stays_until_the_commit(fixture: Fixture) {
+    let another = fixture.another().await;
+    for round in 0..60 {
+        let keys = [fixture.key(format!("a{round}")), fixture.key(format!("b{round}"))];
+        let mut expect = [Expect::Absent; 2];
+        if round % 2 == 0 {
+            for (key, expect) in keys.iter().zip(&mut expect) {
+                *expect = Expect::Version(fixture.put(key, b"before", Some(FUTURE)).await);
+            }
+        }
+        let writers = [(0, 1, &fixture.store), (1, 0, &another)].map(|(kept, written, store)| {
+            let group = vec![
+                mutation(&keys[kept], expect[kept], Change::Keep),
+                put(&keys[written], expect[written], b"after", Some(FUTURE)),
+            ];
+            let store = Arc::clone(store);
+            fixture.tasks.spawn(async move { store.commit(&[group], None).await.pop().unwrap().unwrap() })
+        });
+        let outcomes: Vec<Outcome> = join_all(writers).await.into_iter().map(Result::unwrap).collect();
+        let applied = outcomes.iter().filter(|outcome| **outcome != Outcome::Conflict).count();
+        assert_eq!(applied, 1, "round {round}: {outcomes:?}");
     }
 }
 
@@ -847,7 +923,7 @@ async fn a_closed_store_says_so(fixture: Fixture) {
         let store = Arc::clone(&fixture.store);
         let batch: Vec<Group> =
             (0..500).map(|n| vec![put(&fixture.key(format!("{n}")), Expect::Any, b"v", None)]).collect();
-        fixture.tasks.spawn(async move { store.commit(&batch).await })
+        fixture.tasks.spawn(async move { store.commit(&batch, None).await })
     };
     while fixture.store.pool().idle == fixture.store.pool().open && !begun.is_finished() {
         tokio::task::yield_now().await;
@@ -856,7 +932,7 @@ async fn a_closed_store_says_so(fixture: Fixture) {
     assert!(begun.await.unwrap().iter().all(Result::is_ok));
     let error = fixture.store.load(vec![key.clone()]).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unavailable);
-    let results = fixture.store.commit(&[vec![put(&key, Expect::Any, b"v", None)]]).await;
+    let results = fixture.store.commit(&[vec![put(&key, Expect::Any, b"v", None)]], None).await;
     assert_eq!(results[0].as_ref().unwrap_err().kind(), StoreErrorKind::Unavailable);
     assert_eq!(fixture.store.now().await.unwrap_err().kind(), StoreErrorKind::Unavailable);
     fixture.store.close().await;

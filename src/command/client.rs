@@ -42,7 +42,7 @@ const fn row(
     flags: &'static [Flag],
     since: &'static str,
     summary: &'static str,
-    handler: crate::command::spec::Handler,
+    handler: crate::command::request::Handler,
 ) -> Spec {
     Spec { name, arity, flags, group: "connection", since, summary, handler, ..Spec::BASE }
 }

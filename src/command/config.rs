@@ -2,12 +2,12 @@
 //! and nothing secret is shown.
 
 use crate::command::client::help_lines;
-use crate::command::glob;
-use crate::command::request::{Flow, Handled, Request};
+use crate::command::request::{Flow, Handled, Handler, Request};
 use crate::command::server::ServerInfo;
-use crate::command::spec::{Flag, Handler, Spec};
+use crate::command::spec::{Flag, Spec};
 use crate::config::Listen;
 use crate::entry::DATABASES;
+use crate::glob;
 use crate::limits;
 use crate::resp::error::ErrorReply;
 use crate::resp::reply::Reply;

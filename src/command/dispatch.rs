@@ -1,8 +1,9 @@
 //! From a request to its handler: lookup, arity, authentication. It knows no connection: what is answered, it returns.
 
-use crate::command::request::{Flow, Request};
-use crate::command::spec::{Flag, Spec, wrong_arity};
+use crate::command::request::{ClientState, Flow, Request, Step, Transaction};
+use crate::command::spec::{Flag, InMulti, Spec, wrong_arity};
 use crate::command::table::{self, CommandId};
+use crate::command::transaction;
 use crate::resp::args::Args;
 use crate::resp::error::ErrorReply;
 use crate::resp::reply::Reply;
@@ -53,24 +54,43 @@ pub fn resolve(args: Args<'_>, authenticated: bool) -> Result<Resolved, Refused>
     Ok(Resolved { id, spec })
 }
 
-/// Runs a request by its row.
-pub fn run(spec: &Spec, request: &mut Request<'_>) -> Flow {
+/// Runs a request by its row, or queues it for the end of the transaction that the connection is in.
+pub fn run(spec: &'static Spec, request: &mut Request<'_>) -> Flow {
+    if request.client.transaction.is_open() && spec.in_multi != InMulti::AtOnce {
+        return Flow::Done(transaction::queue(spec, request));
+    }
     (spec.handler)(request).unwrap_or_else(|error| Flow::Done(Reply::Error(error)))
+}
+
+/// Finds the command that a script calls, with what Redis says of one that is none.
+pub fn for_script(args: Args<'_>) -> Result<Step, ErrorReply> {
+    match resolve(args, true) {
+        Ok(resolved) => Ok(Step::of(resolved.spec)),
+        Err(Refused { error: ErrorReply::WrongArity(_), .. }) => {
+            Err(ErrorReply::Other("ERR Wrong number of args calling Redis command from script"))
+        }
+        Err(_) => Err(ErrorReply::Other("ERR Unknown Redis command called from script")),
+    }
 }
 
 /// Answers a request: [`resolve`], then [`run`].
 pub fn dispatch(mut request: Request<'_>) -> (Option<CommandId>, Flow) {
     match resolve(request.args, request.client.authenticated) {
         Ok(Resolved { id, spec }) => (Some(id), run(spec, &mut request)),
-        Err(refused) => (refused.id, refused.into()),
+        Err(refused) => (refused.id, refuse(refused, request.client)),
     }
 }
 
-impl From<Refused> for Flow {
-    fn from(refused: Refused) -> Self {
-        let reply = Reply::Error(refused.error);
-        if refused.close { Self::Close(reply) } else { Self::Done(reply) }
+/// Answers a request that may not run; a transaction that the connection is in cannot be executed any more.
+pub fn refuse(refused: Refused, client: &mut ClientState) -> Flow {
+    let mut error = refused.error;
+    if refused.id.is_some_and(|id| table::name(id) == "exec") {
+        client.transaction = Transaction::default();
+        error = ErrorReply::ExecRefused(Box::new(error));
     }
+    client.transaction.fail();
+    let reply = Reply::Error(error);
+    if refused.close { Flow::Close(reply) } else { Flow::Done(reply) }
 }
 
 /// Whether a browser was tricked into talking to this port; what follows could be an attacker's commands.

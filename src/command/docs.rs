@@ -1,7 +1,7 @@
 //! COMMAND's answers, drawn from rows of the table that its caller passes in.
 
-use crate::command::glob;
 use crate::command::spec::{Flag, KeySpec, Spec};
+use crate::glob;
 use crate::resp::args::Args;
 use crate::resp::error::{Cow, ErrorReply};
 use crate::resp::reply::Reply;

@@ -1,10 +1,11 @@
 //! The commands that set and tell when a key stops existing.
 
-use crate::command::access::{apply, read_one, update_one};
+use crate::command::access::{apply, read_one, touched, update_one};
 use crate::command::expiry::{Scale, Shown};
-use crate::command::request::{Handled, Request};
+use crate::command::request::{Flow, Handled, Request};
 use crate::command::spec::{Flag, KeySpec, Spec};
 use crate::entry::{Change, UnixMs};
+use crate::keyspace::touch::Of;
 use crate::keyspace::update::Decision;
 use crate::resp::args::Args;
 use crate::resp::error::ErrorReply;
@@ -111,12 +112,16 @@ fn pexpireat(request: &mut Request<'_>) -> Handled {
 fn set(request: &Request<'_>, scale: Scale, command: &'static str) -> Handled {
     let condition = Condition::parse(request.args)?;
     let at = scale.any(&request.args[2], request.now, command)?;
+    if condition == Condition::default() && touched(request, &request.args[1], at, Of::Any)? {
+        return Ok(Flow::Done(Reply::Int(1)));
+    }
     update_one(request, &request.args[1], move |entry, now| {
         Ok(match entry {
             Some(entry) if condition.admits(entry.expires_at, at) => {
                 apply(if at <= now { Change::Delete } else { Change::Expire(Some(at)) }, Reply::Int(1))
             }
-            _ => Decision::Answer(Reply::Int(0)),
+            Some(_) => Decision::Answer(Reply::Int(0)),
+            None => Decision::Missed(Reply::Int(0)),
         })
     })
 }

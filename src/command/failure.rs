@@ -14,8 +14,10 @@ impl From<KeyspaceError> for ErrorReply {
             KeyspaceError::Store(StoreErrorKind::Full) => Self::StoreFull,
             KeyspaceError::Store(StoreErrorKind::ReadOnly) => Self::ReadOnly,
             KeyspaceError::Store(StoreErrorKind::Rejected) => Self::Rejected,
+            KeyspaceError::Store(StoreErrorKind::Unacknowledged) => Self::Unacknowledged,
             KeyspaceError::Store(StoreErrorKind::Internal) => Self::Internal,
             KeyspaceError::Contended => Self::Contended,
+            KeyspaceError::Guarded => Self::Guarded,
             KeyspaceError::KeyTooLong => Self::KeyTooLong { limit: limits::MAX_KEY },
             // Handlers check the length before, and name the configured limit, which is not known here.
             KeyspaceError::ValueTooLong => Self::StringTooLong,

@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use futures_util::FutureExt;
 
 use crate::command::request::{Flow, Handled, Request};
 use crate::command::server::{COMPATIBLE_VERSION, VERSION};
-use crate::command::spec::{Flag, Spec};
+use crate::command::spec::{Flag, InMulti, Spec};
 use crate::config::Listen;
 use crate::resp::error::ErrorReply;
 use crate::resp::reply::Reply;
@@ -61,6 +62,7 @@ pub const COMMANDS: &[Spec] = &[
         group: "server",
         since: "1.0.0",
         summary: "Remove all keys from the current database",
+        in_multi: InMulti::Refused,
         handler: flush_db,
         ..Spec::BASE
     },
@@ -71,6 +73,7 @@ pub const COMMANDS: &[Spec] = &[
         group: "server",
         since: "1.0.0",
         summary: "Remove all keys from all databases",
+        in_multi: InMulti::Refused,
         handler: flush_all,
         ..Spec::BASE
     },
@@ -112,6 +115,7 @@ const SECTIONS: &[(&str, Section)] = &[
     ("Cluster", |_| vec![field("cluster_enabled", 0)]),
     ("Keyspace", keyspace),
     ("Cloakroom", cloakroom),
+    ("Coherence", coherence),
 ];
 
 fn info(request: &mut Request<'_>) -> Handled {
@@ -226,6 +230,30 @@ fn cloakroom(request: &Request<'_>) -> Vec<Field> {
         field("cache_hits", counts.hits),
         field("cache_misses", counts.misses),
         field("cache_evictions", counts.evicted),
+        field("writes_elided", counts.elided),
+    ]
+}
+
+fn coherence(request: &Request<'_>) -> Vec<Field> {
+    let figures = request.keyspace.coherence();
+    let staleness = figures.staleness.map_or(-1, |age| age.as_millis() as i64);
+    vec![
+        field("coherence_mode", figures.mode),
+        field("coherence_state", figures.state.label()),
+        field("coherence_trusted", u8::from(figures.covered)),
+        field("coherence_epoch", figures.epoch),
+        field("coherence_staleness_ms", staleness),
+        field("coherence_node", format!("{:016x}", figures.node)),
+        field("coherence_peers", figures.peers),
+        field("coherence_members", figures.members),
+        field("coherence_fences", figures.fences),
+        field("coherence_invalidations_sent", figures.sent),
+        field("coherence_invalidations_received", figures.received),
+        field("coherence_tokens_killed", figures.killed),
+        field("audits", request.keyspace.stats().audits.load(Relaxed)),
+        field("audit_stale", request.keyspace.stats().audits_stale.load(Relaxed)),
+        field("outage_serving_stale", u8::from(!figures.covered && figures.covered_by_outage)),
+        field("outage_stale_reads", figures.stale),
     ]
 }
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use crate::command::access::read_one;
+use crate::command::hash_value::Pairs;
 use crate::command::number::{canonical_i64, integer};
 use crate::command::request::{Flow, Handled, Request};
 use crate::command::spec::{Flag, KeySpec, Spec};
-use crate::entry::Entry;
+use crate::entry::{Entry, Kind};
 use crate::keyspace::Keyspace;
 use crate::resp::error::ErrorReply;
 use crate::resp::reply::Reply;
@@ -132,8 +133,14 @@ const MEMORY_HELP: &[&str] = &[
 /// The longest string that Redis keeps in one piece with its header.
 const MAX_EMBSTR: usize = 44;
 
+/// Redis's `hash-max-listpack-entries`.
+const MAX_LISTPACK_FIELDS: usize = 128;
+
+/// Redis's `hash-max-listpack-value`.
+const MAX_LISTPACK_BYTES: usize = 64;
+
 fn object_encoding(request: &mut Request<'_>) -> Handled {
-    about_entry(request, |entry| Ok(Reply::bulk(encoding(&entry.value))))
+    about_entry(request, |entry| Ok(Reply::bulk(encoding(entry.kind, &entry.value)?)))
 }
 
 fn object_freq(request: &mut Request<'_>) -> Handled {
@@ -187,8 +194,27 @@ fn help(lines: &'static [&'static str]) -> Flow {
     Flow::Done(Reply::Array(lines.iter().map(|line| Reply::Simple((*line).into())).collect()))
 }
 
-/// How Redis would keep this string if it had just been `SET`.
-fn encoding(value: &[u8]) -> &'static str {
+/// How Redis would keep this value if it had just been made.
+fn encoding(kind: Kind, value: &[u8]) -> Result<&'static str, ErrorReply> {
+    match kind {
+        Kind::String => Ok(string_encoding(value)),
+        Kind::Hash => hash_encoding(value),
+        // No entry that a command is given is one.
+        Kind::Deleted => Ok("none"),
+    }
+}
+
+fn hash_encoding(value: &[u8]) -> Result<&'static str, ErrorReply> {
+    let (mut fields, mut longest) = (0, 0);
+    for pair in Pairs::of(value)? {
+        let (field, value) = pair?;
+        fields += 1;
+        longest = longest.max(field.len()).max(value.len());
+    }
+    Ok(if fields <= MAX_LISTPACK_FIELDS && longest <= MAX_LISTPACK_BYTES { "listpack" } else { "hashtable" })
+}
+
+fn string_encoding(value: &[u8]) -> &'static str {
     if canonical_i64(value).is_some() {
         "int"
     } else if value.len() <= MAX_EMBSTR {
@@ -217,7 +243,7 @@ mod tests {
             (&"x".repeat(45), "raw"),
             (&"1".repeat(45), "raw"),
         ] {
-            assert_eq!(encoding(value.as_bytes()), expected, "{value}");
+            assert_eq!(string_encoding(value.as_bytes()), expected, "{value}");
         }
     }
 

@@ -1,11 +1,16 @@
-//! The commands that list keys: `SCAN` page by page, `KEYS` all that match.
+//! The commands that list keys: `SCAN` page by page, `KEYS` all that match; and what `HSCAN` shares with them.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
 
 use crate::command::access::later;
-use crate::command::glob;
 use crate::command::number::{cursor, integer};
 use crate::command::request::{Flow, Handled, Request};
 use crate::command::spec::{Flag, Spec};
 use crate::entry::Kind;
+use crate::glob;
+use crate::keyspace::Keyspace;
+use crate::keyspace::stage::Stage;
 use crate::resp::args::Args;
 use crate::resp::error::ErrorReply;
 use crate::resp::reply::Reply;
@@ -47,7 +52,7 @@ const NAME_OVERHEAD: usize = 64;
 
 fn scan(request: &mut Request<'_>) -> Handled {
     let cursor = cursor(&request.args[1])?;
-    let ScanOptions { pattern, count, wanted } = ScanOptions::parse(request.args)?;
+    let ScanOptions { pattern, count, wanted } = ScanOptions::parse(request.args, Scanned::Keys)?;
     let kind = match wanted {
         Wanted::All => None,
         Wanted::Only(kind) => Some(kind),
@@ -55,20 +60,37 @@ fn scan(request: &mut Request<'_>) -> Handled {
     };
     // A cursor that no page ever gave: nothing is left to see.
     let Ok(cursor) = u32::try_from(cursor) else { return Ok(Flow::Done(page_reply(0, vec![]))) };
-    let found = request.keyspace.scan(request.client.db, cursor, count, kind);
+    let (keyspace, db, stage) = (request.keyspace.clone(), request.client.db, request.stage.cloned());
     Ok(later(async move {
-        let page = found.await?;
+        let mut page = keyspace.scan(db, cursor, count, kind).await?;
+        if let Some(stage) = &stage {
+            overlay(&mut page.names, stage, &keyspace, db);
+            if page.cursor == 0 {
+                // A key may be named twice.
+                page.names.extend(made(stage, &keyspace, db, kind));
+            }
+        }
         Ok(page_reply(page.cursor, page.names.into_iter().filter(|name| pattern.matches(name)).collect()))
     }))
 }
 
 fn keys(request: &mut Request<'_>) -> Handled {
     let pattern = Pattern::new(&request.args[1])?;
-    let (keyspace, db) = (request.keyspace.clone(), request.client.db);
+    let (keyspace, db, stage) = (request.keyspace.clone(), request.client.db, request.stage.cloned());
     Ok(later(async move {
         let (mut cursor, mut bytes, mut names) = (0, 0, Vec::new());
+        let mut fresh = stage.as_ref().map(|stage| made(stage, &keyspace, db, None)).unwrap_or_default();
         loop {
-            let page = keyspace.scan(db, cursor, KEYS_PAGE, None).await?;
+            let mut page = keyspace.scan(db, cursor, KEYS_PAGE, None).await?;
+            if let Some(stage) = &stage {
+                overlay(&mut page.names, stage, &keyspace, db);
+                for name in &page.names {
+                    fresh.remove(name);
+                }
+                if page.cursor == 0 {
+                    page.names.extend(std::mem::take(&mut fresh));
+                }
+            }
             for name in page.names.into_iter().filter(|name| pattern.matches(name)) {
                 bytes += name.len() + NAME_OVERHEAD;
                 names.push(Reply::Bulk(name));
@@ -84,6 +106,19 @@ fn keys(request: &mut Request<'_>) -> Handled {
     }))
 }
 
+/// Takes away what the transaction has deleted.
+fn overlay(names: &mut Vec<Vec<u8>>, stage: &Mutex<Stage>, keyspace: &Keyspace, db: u8) {
+    let stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
+    names.retain(|name| keyspace.key(db, name).is_ok_and(|key| stage.made(&key) != Some(false)));
+}
+
+/// The names of what the transaction has put.
+fn made(stage: &Mutex<Stage>, keyspace: &Keyspace, db: u8, kind: Option<Kind>) -> HashSet<Vec<u8>> {
+    let stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
+    let wanted = stage.changed(db).filter(|(_, made)| kind.is_none_or(|kind| kind == *made));
+    wanted.map(|(key, _)| keyspace.name_of(key).to_vec()).collect()
+}
+
 fn page_reply(cursor: u32, names: Vec<Vec<u8>>) -> Reply {
     let names = names.into_iter().map(Reply::Bulk).collect();
     Reply::Array(vec![Reply::bulk(cursor.to_string()), Reply::Array(names)])
@@ -91,23 +126,33 @@ fn page_reply(cursor: u32, names: Vec<Vec<u8>>) -> Reply {
 
 /// The options of `SCAN`.
 #[derive(Debug, PartialEq, Eq)]
-struct ScanOptions {
-    pattern: Pattern,
+pub(super) struct ScanOptions {
+    /// `MATCH`.
+    pub(super) pattern: Pattern,
     count: u32,
     wanted: Wanted,
 }
 
+/// What is scanned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scanned {
+    /// The keys of a database.
+    Keys,
+    /// The fields of a hash, whose key stands before the cursor.
+    Fields,
+}
+
 impl ScanOptions {
     /// Parses the arguments behind the cursor. An option may come again, and the last one counts.
-    fn parse(args: Args<'_>) -> Result<Self, ErrorReply> {
+    pub(super) fn parse(args: Args<'_>, scanned: Scanned) -> Result<Self, ErrorReply> {
         let mut options = Self { pattern: Pattern::ALL, count: DEFAULT_COUNT, wanted: Wanted::All };
-        let mut rest = args.iter_from(2);
+        let mut rest = args.iter_from(if scanned == Scanned::Keys { 2 } else { 3 });
         while let Some(option) = rest.next() {
             let argument = rest.next().ok_or(ErrorReply::Syntax)?;
             match option.to_ascii_lowercase().as_slice() {
                 b"match" => options.pattern = Pattern::new(argument)?,
                 b"count" => options.count = count(argument)?,
-                b"type" => options.wanted = Wanted::named(argument),
+                b"type" if scanned == Scanned::Keys => options.wanted = Wanted::named(argument),
                 _ => return Err(ErrorReply::Syntax),
             }
         }
@@ -134,14 +179,14 @@ enum Wanted {
 
 impl Wanted {
     fn named(name: &[u8]) -> Self {
-        let mut kinds = [Kind::String].into_iter();
+        let mut kinds = Kind::ALL.into_iter();
         kinds.find(|kind| name.eq_ignore_ascii_case(kind.name().as_bytes())).map_or(Self::Nothing, Self::Only)
     }
 }
 
 /// Which names are wanted; none means all.
 #[derive(Debug, PartialEq, Eq)]
-struct Pattern(Option<Box<[u8]>>);
+pub(super) struct Pattern(Option<Box<[u8]>>);
 
 impl Pattern {
     const ALL: Self = Self(None);
@@ -155,7 +200,8 @@ impl Pattern {
         }
     }
 
-    fn matches(&self, name: &[u8]) -> bool {
+    /// Whether a name is wanted.
+    pub(super) fn matches(&self, name: &[u8]) -> bool {
         self.0.as_deref().is_none_or(|pattern| glob::matches(pattern, name, false))
     }
 }
@@ -176,7 +222,7 @@ mod tests {
             })
             .filter(|range| !range.is_empty())
             .collect();
-        ScanOptions::parse(Args::new(line.as_bytes(), &ranges)).map_err(|error| error.to_string())
+        ScanOptions::parse(Args::new(line.as_bytes(), &ranges), Scanned::Keys).map_err(|error| error.to_string())
     }
 
     #[test]

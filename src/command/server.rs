@@ -13,6 +13,8 @@ use crate::config::{Config, Listen, StoreConfig};
 use crate::entry::UnixMs;
 use crate::keyspace::Figures;
 use crate::resp::reply::Protocol;
+use crate::script::source::Scripts;
+use crate::script::{Limits, Pool};
 
 /// The Redis version whose behaviour clients may expect of us; they choose commands by it.
 pub const COMPATIBLE_VERSION: &str = "7.2.4";
@@ -29,6 +31,10 @@ pub struct ServerInfo {
     pub counters: Counters,
     /// Who is connected.
     pub clients: Clients,
+    /// Lua scripts by their SHA-1.
+    pub scripts: Scripts,
+    /// Where they run.
+    pub script_pool: Pool,
     started: Instant,
     /// What `AUTH` takes; none means that everyone who may connect is in. Can be replaced while clients are served.
     password: Mutex<Option<Password>>,
@@ -79,6 +85,8 @@ pub struct Counts {
     pub misses: u64,
     /// See [`Figures::evicted`].
     pub evicted: u64,
+    /// See [`Figures::elided`].
+    pub elided: u64,
     /// See [`Figures::expired`].
     pub expired: u64,
 }
@@ -102,6 +110,8 @@ impl ServerInfo {
             settings,
             counters: Counters::default(),
             clients: Clients::default(),
+            scripts: Scripts::new(),
+            script_pool: Pool::new(Limits { time: config.script_time_limit, memory: config.script_memory_limit }),
             started: Instant::now(),
             password: Mutex::new(config.password.clone()),
             baseline: Mutex::default(),
@@ -166,6 +176,7 @@ impl ServerInfo {
             hits: now.hits.saturating_sub(before.hits),
             misses: now.misses.saturating_sub(before.misses),
             evicted: now.evicted.saturating_sub(before.evicted),
+            elided: now.elided.saturating_sub(before.elided),
             expired: now.expired.saturating_sub(before.expired),
         }
     }
@@ -183,6 +194,7 @@ impl ServerInfo {
             hits: figures.hits,
             misses: figures.misses,
             evicted: figures.evicted,
+            elided: figures.elided,
             expired: figures.expired,
         }
     }
@@ -327,10 +339,17 @@ pub(crate) mod tests {
             store: StoreConfig::Sqlite(SqliteConfig { path: PathBuf::from("unused.db") }),
             key_prefix: Vec::new(),
             password: password.and_then(|password| Password::new(password.as_bytes())),
+            workers: 0,
             cache_max_bytes: 1 << 20,
+            coherence: crate::command::testing::COHERENCE,
             max_clients: 100,
             max_value_bytes: 1 << 20,
+            touch_slack: Duration::from_secs(60),
+            guarded: Vec::new(),
+            guard_window: Duration::from_secs(30),
             sweeper_interval: Duration::from_secs(1),
+            script_time_limit: Duration::from_secs(5),
+            script_memory_limit: 1 << 26,
             shutdown_timeout: Duration::from_secs(1),
             log_format: LogFormat::Text,
             log_level: String::new(),

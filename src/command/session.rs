@@ -1,9 +1,9 @@
 //! The connection's own state: HELLO, AUTH, SELECT and the like. They touch no key.
 
 use crate::command::number::{canonical_i64, database};
-use crate::command::request::{ClientState, Flow, Handled, ReplyMode, Request};
+use crate::command::request::{ClientState, Flow, Handled, ReplyMode, Request, Transaction};
 use crate::command::server::{COMPATIBLE_VERSION, ClientDetails, ServerInfo};
-use crate::command::spec::{Flag, Spec};
+use crate::command::spec::{Flag, InMulti, Spec};
 use crate::resp::error::ErrorReply;
 use crate::resp::reply::{Protocol, Reply};
 
@@ -16,6 +16,7 @@ pub const COMMANDS: &[Spec] = &[
         group: "connection",
         since: "6.0.0",
         summary: "Handshake with the server: protocol version, authentication and name",
+        in_multi: InMulti::Refused,
         handler: hello,
         ..Spec::BASE
     },
@@ -36,6 +37,7 @@ pub const COMMANDS: &[Spec] = &[
         group: "connection",
         since: "1.0.0",
         summary: "Close the connection",
+        in_multi: InMulti::AtOnce,
         handler: quit,
         ..Spec::BASE
     },
@@ -46,6 +48,7 @@ pub const COMMANDS: &[Spec] = &[
         group: "connection",
         since: "6.2.0",
         summary: "Reset the connection",
+        in_multi: InMulti::AtOnce,
         handler: reset,
         ..Spec::BASE
     },
@@ -217,6 +220,7 @@ fn reset(request: &mut Request<'_>) -> Handled {
     client.db = 0;
     client.name.clear();
     client.replies = ReplyMode::On;
+    client.transaction = Transaction::default();
     publish(client, request.server);
     Ok(Flow::Done(Reply::Simple("RESET".into())))
 }

@@ -8,7 +8,7 @@ use crate::resp::error::ErrorReply;
 /// Whose options are parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Grammar {
-    /// `SET`: `NX`, `XX`, `GET`, `KEEPTTL` and times.
+    /// `SET`: `NX`, `XX`, `IFEQ`, `IFNE`, `GET`, `KEEPTTL` and times.
     Set,
     /// `GETEX`: `PERSIST` and times.
     GetEx,
@@ -19,10 +19,41 @@ pub(super) enum Grammar {
 pub(super) struct Options<'a> {
     /// `NX` or `XX`.
     pub(super) expect: Expect,
+    /// `IFEQ` or `IFNE`.
+    pub(super) compare: Option<Compare<&'a [u8]>>,
     /// `GET`.
     pub(super) get: bool,
     /// What is to become of the expiry.
     pub(super) expiry: Expiry<'a>,
+}
+
+/// A condition on the present string, as Redis has it from 8.4 on and Valkey from 8.1 on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Compare<T> {
+    /// `IFEQ`: there is a string, and it is this one.
+    Equal(T),
+    /// `IFNE`: there is no string, or it is another one.
+    Other(T),
+}
+
+impl<T: AsRef<[u8]>> Compare<T> {
+    /// Whether the condition holds of the present string.
+    pub(super) fn holds(&self, present: Option<&[u8]>) -> bool {
+        match self {
+            Self::Equal(wanted) => present == Some(wanted.as_ref()),
+            Self::Other(unwanted) => present != Some(unwanted.as_ref()),
+        }
+    }
+}
+
+impl Compare<&[u8]> {
+    /// The condition, copied.
+    pub(super) fn to_owned(self) -> Compare<Vec<u8>> {
+        match self {
+            Self::Equal(wanted) => Compare::Equal(wanted.to_vec()),
+            Self::Other(unwanted) => Compare::Other(unwanted.to_vec()),
+        }
+    }
 }
 
 /// What the options say of the expiry.
@@ -41,7 +72,7 @@ pub(super) enum Expiry<'a> {
 impl<'a> Options<'a> {
     /// Parses the arguments from number `from` on.
     pub(super) fn parse(args: Args<'a>, from: usize, grammar: Grammar) -> Result<Self, ErrorReply> {
-        let mut options = Self { expect: Expect::Any, get: false, expiry: Expiry::Unsaid };
+        let mut options = Self { expect: Expect::Any, compare: None, get: false, expiry: Expiry::Unsaid };
         let mut rest = args.iter_from(from);
         while let Some(argument) = rest.next() {
             options.take(argument, &mut rest, grammar).ok_or(ErrorReply::Syntax)?;
@@ -52,8 +83,10 @@ impl<'a> Options<'a> {
     /// Takes one option; none if it is unknown, or at odds with those before.
     fn take(&mut self, argument: &[u8], rest: &mut impl Iterator<Item = &'a [u8]>, grammar: Grammar) -> Option<()> {
         match (Word::of(argument)?, grammar) {
-            (Word::Nx, Grammar::Set) if self.expect != Expect::Present => self.expect = Expect::Absent,
-            (Word::Xx, Grammar::Set) if self.expect != Expect::Absent => self.expect = Expect::Present,
+            (Word::Nx, Grammar::Set) if self.may_be(Expect::Absent) => self.expect = Expect::Absent,
+            (Word::Xx, Grammar::Set) if self.may_be(Expect::Present) => self.expect = Expect::Present,
+            (Word::IfEq, Grammar::Set) if self.is_free() => self.compare = Some(Compare::Equal(rest.next()?)),
+            (Word::IfNe, Grammar::Set) if self.is_free() => self.compare = Some(Compare::Other(rest.next()?)),
             (Word::Get, Grammar::Set) => self.get = true,
             (Word::KeepTtl, Grammar::Set) if matches!(self.expiry, Expiry::Unsaid | Expiry::Keep) => {
                 self.expiry = Expiry::Keep;
@@ -66,6 +99,15 @@ impl<'a> Options<'a> {
             _ => return None,
         }
         Some(())
+    }
+
+    /// Whether `NX` or `XX` goes with the condition so far: with none, or with itself.
+    fn may_be(&self, expect: Expect) -> bool {
+        self.compare.is_none() && (self.expect == Expect::Any || self.expect == expect)
+    }
+
+    fn is_free(&self) -> bool {
+        self.compare.is_none() && self.expect == Expect::Any
     }
 }
 
@@ -87,16 +129,19 @@ impl Expiry<'_> {
     }
 }
 
-/// Whether a `SET` writes without reading: it has neither `GET` nor `KEEPTTL`. Arguments that only look like them are
-/// taken for them, which costs a wait at most.
+/// Whether a `SET` writes without reading: it has none of `GET`, `KEEPTTL`, `IFEQ` and `IFNE`. Arguments that only look
+/// like them are taken for them, which costs a wait at most.
 pub(super) fn set_is_blind(args: Args<'_>) -> bool {
-    args.iter_from(3).all(|argument| !matches!(Word::of(argument), Some(Word::Get | Word::KeepTtl)))
+    let reads = |word| matches!(word, Word::Get | Word::KeepTtl | Word::IfEq | Word::IfNe);
+    args.iter_from(3).all(|argument| !Word::of(argument).is_some_and(reads))
 }
 
 /// The words of both grammars.
 enum Word {
     Nx,
     Xx,
+    IfEq,
+    IfNe,
     Get,
     KeepTtl,
     Persist,
@@ -105,12 +150,14 @@ enum Word {
 
 impl Word {
     fn of(argument: &[u8]) -> Option<Self> {
-        const WORDS: [(&[u8], Word); 9] = [
+        const WORDS: [(&[u8], Word); 11] = [
             (b"ex", Word::Time(Scale::EX)),
             (b"px", Word::Time(Scale::PX)),
             (b"nx", Word::Nx),
             (b"xx", Word::Xx),
             (b"get", Word::Get),
+            (b"ifeq", Word::IfEq),
+            (b"ifne", Word::IfNe),
             (b"exat", Word::Time(Scale::EXAT)),
             (b"pxat", Word::Time(Scale::PXAT)),
             (b"keepttl", Word::KeepTtl),
@@ -175,9 +222,38 @@ mod tests {
         for (grammar, line, expected) in cases {
             let from = if *line == "getex k v" { 2 } else { 3 };
             with_args(line, |args| {
-                let expected = expected.map(|(expect, get, expiry)| Options { expect, get, expiry });
+                let expected = expected.map(|(expect, get, expiry)| Options { expect, compare: None, get, expiry });
                 assert_eq!(Options::parse(args, from, *grammar), expected.ok_or(ErrorReply::Syntax), "{line}");
             });
+        }
+    }
+
+    #[test]
+    fn a_comparison_excludes_other_conditions() {
+        let (equal, other) = (Some(Compare::Equal(&b"a"[..])), Some(Compare::Other(&b"a"[..])));
+        for (line, expected) in [
+            ("set k v IFEQ a", Some(equal)),
+            ("set k v ifne a GET EX 10", Some(other)),
+            ("set k v EX 10 IfEq a", Some(equal)),
+            ("set k v IFEQ", None),
+            ("set k v IFEQ a IFEQ a", None),
+            ("set k v IFEQ a NX", None),
+            ("set k v XX IFNE a", None),
+        ] {
+            with_args(line, |args| {
+                let found = Options::parse(args, 3, Grammar::Set).map(|options| options.compare);
+                assert_eq!(found, expected.ok_or(ErrorReply::Syntax), "{line}");
+            });
+        }
+        for (condition, present, holds) in [
+            (Compare::Equal(b"a"), Some(&b"a"[..]), true),
+            (Compare::Equal(b"a"), Some(b"b"), false),
+            (Compare::Equal(b"a"), None, false),
+            (Compare::Other(b"a"), Some(b"a"), false),
+            (Compare::Other(b"a"), Some(b"b"), true),
+            (Compare::Other(b"a"), None, true),
+        ] {
+            assert_eq!(condition.holds(present), holds, "{condition:?} of {present:?}");
         }
     }
 
@@ -191,6 +267,8 @@ mod tests {
             ("set k v EX 10 XX GET", false),
             ("set k v KeepTTL", false),
             ("set k v EX GET", false),
+            ("set k v IFEQ a", false),
+            ("set k v IFNE a", false),
         ] {
             assert_eq!(with_args(line, set_is_blind), blind, "{line}");
         }

@@ -1,11 +1,8 @@
 //! What one row of the command table says. It knows the shape of a handler, but no command.
 
-use crate::command::request::{Handled, Request};
+use crate::command::request::{About, Handled, Handler, Request, Step};
 use crate::resp::args::Args;
 use crate::resp::error::{Cow, ErrorReply};
-
-/// A command's handler.
-pub type Handler = fn(&mut Request<'_>) -> Handled;
 
 /// One row of the table.
 ///
@@ -29,6 +26,8 @@ pub struct Spec {
     /// Whether it may start while earlier writes of its own connection to the same keys are not committed yet.
     /// True only for writes that read nothing first: the committer keeps their order per key.
     pub queues: Queues,
+    /// What becomes of it between `MULTI` and `EXEC`.
+    pub in_multi: InMulti,
     /// Its code. A container (arity -2, with subcommands) leaves [`Spec::BASE`]'s, which is never reached.
     pub handler: Handler,
     /// The subcommands of a container, each with its own handler and arity.
@@ -44,6 +43,17 @@ pub enum Queues {
     Always,
     /// It depends on the arguments.
     If(fn(Args<'_>) -> bool),
+}
+
+/// See [`Spec::in_multi`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InMulti {
+    /// It is queued, and runs when the transaction is executed.
+    Queued,
+    /// It runs at once: it is about the transaction itself, or ends the connection.
+    AtOnce,
+    /// It cannot be part of a transaction here.
+    Refused,
 }
 
 /// Which arguments of a command are keys, as `COMMAND` prints them: first, last (negative counts from the end), step.
@@ -130,6 +140,7 @@ impl Spec {
         since: "",
         summary: "",
         queues: Queues::Never,
+        in_multi: InMulti::Queued,
         handler: no_handler,
         subcommands: &[],
     };
@@ -176,6 +187,24 @@ impl Spec {
             Queues::Always => true,
             Queues::If(decide) => decide(args),
         }
+    }
+}
+
+impl Step {
+    /// What a transaction must know of this command.
+    #[must_use]
+    pub fn of(spec: &Spec) -> Self {
+        let about = match spec.name {
+            "select" => About::Database,
+            "scan" | "keys" => About::Listing,
+            "eval" | "evalsha" | "eval_ro" | "evalsha_ro" => About::Entries,
+            _ if spec.touches_everything() => About::AllKeys,
+            _ if spec.has(Flag::Write) || spec.has(Flag::ReadOnly) => About::Entries,
+            _ => About::Other,
+        };
+        let writes = spec.has(Flag::Write) || matches!(spec.name, "eval" | "evalsha");
+        let is_for_scripts = !spec.has(Flag::NoScript) && spec.in_multi != InMulti::Refused;
+        Self { handler: spec.handler, about, writes, is_for_scripts }
     }
 }
 

@@ -1,13 +1,15 @@
 //! The string commands that move whole values: `GET`, `SET` and their older and plural forms.
 
 use crate::command::access::{
-    apply, key, last_of_each, put, read_all, read_one, string_of, string_reply, update_one, value, write,
+    apply, key, last_of_each, put, read_all, read_one, string_of, string_reply, touched, update_one, value, write,
 };
 use crate::command::expiry::Scale;
-use crate::command::request::{Handled, Request};
-use crate::command::set_options::{Expiry, Grammar, Options, set_is_blind};
+use crate::command::request::{Flow, Handled, Request};
+use crate::command::set_options::{Compare, Expiry, Grammar, Options, set_is_blind};
 use crate::command::spec::{Flag, KeySpec, Queues, Spec};
 use crate::entry::{Change, Entry, Expect, Kind, UnixMs, Value};
+use crate::keyspace::Read;
+use crate::keyspace::touch::Of;
 use crate::keyspace::update::Decision;
 use crate::resp::error::{Cow, ErrorReply};
 use crate::resp::reply::Reply;
@@ -82,6 +84,24 @@ pub const COMMANDS: &[Spec] = &[
         ..STRING
     },
     Spec {
+        name: "delifeq",
+        arity: 3,
+        flags: &[Flag::Write, Flag::Fast],
+        since: "9.0.0",
+        summary: "Delete a key if its value is the given string (as in Valkey)",
+        handler: delifeq,
+        ..STRING
+    },
+    Spec {
+        name: "delex",
+        arity: -2,
+        flags: &[Flag::Write, Flag::Fast],
+        since: "8.4.0",
+        summary: "Delete a key if its value compares as told",
+        handler: delex,
+        ..STRING
+    },
+    Spec {
         name: "getex",
         arity: -2,
         flags: &[Flag::Write, Flag::Fast],
@@ -136,25 +156,28 @@ fn get(request: &mut Request<'_>) -> Handled {
 }
 
 fn set(request: &mut Request<'_>) -> Handled {
-    let Options { expect, get, expiry } = Options::parse(request.args, 3, Grammar::Set)?;
+    let Options { expect, compare, get, expiry } = Options::parse(request.args, 3, Grammar::Set)?;
     let expires_at = expiry.time(request.now, "set")?;
     let keep = expiry == Expiry::Keep;
-    if !get && !keep {
+    if !get && !keep && compare.is_none() {
         return set_blindly(request, &request.args[2], expires_at, expect, Reply::OK, Reply::Null);
     }
     let value = value(request, &request.args[2])?;
+    let compare = compare.map(Compare::to_owned);
     update_one(request, &request.args[1], move |entry, _| {
         let old = if get { Some(string_reply(entry)?) } else { None };
-        let met = match expect {
-            Expect::Absent => entry.is_none(),
-            Expect::Present => entry.is_some(),
-            Expect::Any | Expect::Version(_) => true,
+        let met = match (expect, &compare) {
+            (_, Some(condition)) => condition.holds(entry.map(string_of).transpose()?.map(|value| &**value)),
+            (Expect::Absent, _) => entry.is_none(),
+            (Expect::Present, _) => entry.is_some(),
+            (Expect::Any | Expect::Version(_), _) => true,
         };
         if !met {
             return Ok(Decision::Answer(old.unwrap_or(Reply::Null)));
         }
         let expires_at = if keep { entry.and_then(|entry| entry.expires_at) } else { expires_at };
-        Ok(apply(put_string(&value, expires_at), old.unwrap_or(Reply::OK)))
+        let (changes, reply) = (vec![(0, put_string(&value, expires_at))], old.unwrap_or(Reply::OK));
+        Ok(if expect == Expect::Absent { Decision::Create(changes, reply) } else { Decision::Write(changes, reply) })
     })
 }
 
@@ -186,6 +209,11 @@ fn set_blindly(
     done: Reply,
     refused: Reply,
 ) -> Handled {
+    if let (Some(at), Expect::Any | Expect::Present) = (expires_at, expect)
+        && touched(request, &request.args[1], at, Of::Value(Kind::String, bytes))?
+    {
+        return Ok(Flow::Done(done));
+    }
     let value = value(request, bytes)?;
     let key = key(request, request.client.db, &request.args[1])?;
     let group = vec![put(key, expect, value, expires_at)];
@@ -208,6 +236,33 @@ fn getdel(request: &mut Request<'_>) -> Handled {
     })
 }
 
+fn delifeq(request: &mut Request<'_>) -> Handled {
+    delete_if(request, Some(Compare::Equal(request.args[2].to_vec())))
+}
+
+fn delex(request: &mut Request<'_>) -> Handled {
+    let args = request.args;
+    let condition = match (args.len(), args.get(2), args.get(3)) {
+        (2, ..) => None,
+        (4, Some(word), Some(value)) if word.eq_ignore_ascii_case(b"ifeq") => Some(Compare::Equal(value.to_vec())),
+        (4, Some(word), Some(value)) if word.eq_ignore_ascii_case(b"ifne") => Some(Compare::Other(value.to_vec())),
+        _ => return Err(ErrorReply::Syntax),
+    };
+    delete_if(request, condition)
+}
+
+/// Deletes the key if there is an entry of which the condition holds; a condition wants a string.
+fn delete_if(request: &Request<'_>, condition: Option<Compare<Vec<u8>>>) -> Handled {
+    update_one(request, &request.args[1], move |entry, _| {
+        let Some(entry) = entry else { return Ok(Decision::Answer(Reply::Int(0))) };
+        let met = match &condition {
+            Some(condition) => condition.holds(Some(string_of(entry)?)),
+            None => true,
+        };
+        Ok(if met { apply(Change::Delete, Reply::Int(1)) } else { Decision::Answer(Reply::Int(0)) })
+    })
+}
+
 fn getex(request: &mut Request<'_>) -> Handled {
     let options = Options::parse(request.args, 2, Grammar::GetEx)?;
     if options.expiry == Expiry::Unsaid {
@@ -215,6 +270,11 @@ fn getex(request: &mut Request<'_>) -> Handled {
     }
     // A bad time is complained of only if there is a string, so it is carried along.
     let time = options.expiry.time(request.now, "getex");
+    if let (Ok(Some(at)), None) = (&time, request.stage)
+        && let Some(value) = get_touched(request, *at)?
+    {
+        return Ok(Flow::Done(value));
+    }
     update_one(request, &request.args[1], move |entry, now| {
         let value = string_reply(entry)?;
         let Some(entry) = entry else { return Ok(Decision::Answer(value)) };
@@ -224,6 +284,15 @@ fn getex(request: &mut Request<'_>) -> Handled {
             expires_at => apply(Change::Expire(expires_at), value),
         })
     })
+}
+
+/// The cached string at the first argument, if moving its expiry to `at` needed no write.
+fn get_touched(request: &Request<'_>, at: UnixMs) -> Result<Option<Reply>, ErrorReply> {
+    let name = &request.args[1];
+    let key = request.keyspace.key(request.client.db, name)?;
+    let Read::Hit(Some(entry)) = request.keyspace.read(&key, request.moment()) else { return Ok(None) };
+    let value = string_reply(Some(&entry))?;
+    Ok(touched(request, name, at, Of::Version(entry.version))?.then_some(value))
 }
 
 fn mget(request: &mut Request<'_>) -> Handled {

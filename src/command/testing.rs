@@ -6,10 +6,10 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio_util::sync::CancellationToken;
 
-use crate::command::dispatch::dispatch;
-use crate::command::request::{ClientState, Flow, ReplyMode, Request};
+use crate::command::dispatch::{dispatch, for_script};
+use crate::command::request::{ClientState, Flow, ReplyMode, Request, Transaction};
 use crate::command::server::{Registration, ServerInfo};
-use crate::config::SqliteConfig;
+use crate::config::{CoherenceConfig, CoherenceMode, SqliteConfig};
 use crate::keyspace::{Keyspace, KeyspaceConfig};
 use crate::limits::REQUEST;
 use crate::resp::encode::encode;
@@ -45,6 +45,7 @@ impl TestClient {
             replies: ReplyMode::On,
             no_evict: false,
             connected_at: 10_000,
+            transaction: Transaction::default(),
         };
         Self { state, closing, server: Arc::clone(server), keyspace: keyspace(), registration }
     }
@@ -58,9 +59,13 @@ impl TestClient {
         let request = Request {
             args: parser.args(line.as_bytes()),
             now: 15_000,
+            tick: 15_000_000,
+            behind: false,
             client: &mut self.state,
             keyspace: &self.keyspace,
             server: &self.server,
+            stage: None,
+            lookup: for_script,
         };
         let (id, flow) = dispatch(request);
         if let Some(id) = id {
@@ -69,7 +74,7 @@ impl TestClient {
         let (reply, end) = match flow {
             Flow::Done(reply) => (reply, ""),
             Flow::Close(reply) => (reply, "<EOF>"),
-            Flow::Wait(_) => panic!("no store to wait for: {line}"),
+            Flow::Wait(_) | Flow::Alone(_) => panic!("no store to wait for: {line}"),
         };
         let mut out = BytesMut::new();
         encode(&reply, self.state.protocol, &mut out);
@@ -84,6 +89,14 @@ impl TestClient {
     }
 }
 
+/// As by default; without another daemon it is all the same.
+pub(crate) const COHERENCE: CoherenceConfig = CoherenceConfig {
+    mode: CoherenceMode::On,
+    max_staleness: Duration::from_secs(1),
+    serve_stale: Duration::from_secs(30),
+    max_age: None,
+};
+
 /// A keyspace over an embedded store of its own; nothing runs behind it, so what needs the store never resolves.
 fn keyspace() -> Arc<Keyspace> {
     let dir = tempfile::tempdir().expect("a temporary directory can be made");
@@ -94,6 +107,11 @@ fn keyspace() -> Arc<Keyspace> {
         cache_max_bytes: 1 << 20,
         max_value_bytes: 1 << 20,
         sweeper_interval: Duration::from_secs(60),
+        coherence: COHERENCE,
+        shared: false,
+        touch_slack: Duration::from_secs(60),
+        guarded: Vec::new(),
+        guard_window: Duration::ZERO,
     };
     runtime.block_on(async {
         let store = Arc::new(SqliteStore::open(&config).expect("a new file can be opened"));

@@ -13,7 +13,7 @@ use crate::config::password::{self, Password};
 use crate::config::settings::SETTINGS;
 use crate::config::sources::{self, Item, PASSWORD_VARIABLE};
 use crate::config::value::{self, Given, StoreChoice};
-use crate::config::{Config, PostgresConfig, SqliteConfig, StoreConfig};
+use crate::config::{CoherenceConfig, Config, PostgresConfig, SqliteConfig, StoreConfig};
 use crate::limits;
 
 /// The file that is read if no other is named and it exists.
@@ -115,12 +115,23 @@ fn check(picker: &mut Picker, inputs: &Inputs, password: Option<&OsStr>) -> Opti
     let key_prefix = picker.pick("key_prefix", |given| value::short_text(given, limits::MAX_KEY / 2));
     let password_file = picker.given("password_file", value::file);
     let password = picker.password(password_file.as_ref(), password);
+    let touch_slack = picker.duration("touch_slack", 0, 3600);
+    let workers = picker.count("workers", 0..=1024);
+    let guarded = picker.pick("logout_guard.patterns", value::patterns);
+    let guard_window = picker.duration("logout_guard.window", 1000, 3600);
     let cache_max_bytes = picker.bytes("cache.max_bytes", 1 << 20..=1 << 50);
+    let max_age = picker.duration("cache.max_age", 0, 24 * 3600);
+    let mode = picker.pick("coherence.mode", value::coherence_mode);
+    let max_staleness = picker.duration("coherence.max_staleness", 50, 60);
+    let listen_url = picker.postgres_url("coherence.listen_url", inputs);
+    let serve_stale = picker.duration("outage.serve_stale", 0, 24 * 3600);
     let log_format = picker.pick("log.format", value::log_format);
     let log_level = picker.pick("log.level", value::log_filter);
     let max_clients = picker.count("limits.max_clients", 1..=1_000_000);
     let max_value_bytes = picker.bytes("limits.max_value_bytes", 1..=limits::REQUEST.max_bulk as u64);
     let sweeper_interval = picker.duration("sweeper.interval", 10, 24 * 3600);
+    let script_time_limit = picker.duration("scripts.time_limit", 1, 300);
+    let script_memory_limit = picker.bytes("scripts.memory_limit", 1 << 20..=1 << 32);
     let shutdown_timeout = picker.duration("shutdown.timeout", 0, 3600);
     let connections = picker.count("postgres.connections", 1..=1000);
     let connect_timeout = picker.duration("postgres.connect_timeout", 10, 300);
@@ -132,16 +143,32 @@ fn check(picker: &mut Picker, inputs: &Inputs, password: Option<&OsStr>) -> Opti
         metrics_listen: metrics_listen?,
         store: match store? {
             StoreChoice::Sqlite(path) => StoreConfig::Sqlite(SqliteConfig { path }),
-            StoreChoice::Postgres(url) => {
-                StoreConfig::Postgres(PostgresConfig { url, connections, connect_timeout, statement_timeout })
-            }
+            StoreChoice::Postgres(url) => StoreConfig::Postgres(PostgresConfig {
+                url,
+                listen_url,
+                connections,
+                connect_timeout,
+                statement_timeout,
+            }),
         },
         key_prefix: key_prefix?.into_bytes(),
         password,
+        touch_slack: touch_slack?,
+        workers: workers?,
+        guarded: guarded?,
+        guard_window: guard_window?,
         cache_max_bytes: cache_max_bytes?,
+        coherence: CoherenceConfig {
+            mode: mode?,
+            max_staleness: max_staleness?,
+            serve_stale: serve_stale?,
+            max_age: max_age.map(|age| (!age.is_zero()).then_some(age))?,
+        },
         max_clients: max_clients?,
         max_value_bytes: usize::try_from(max_value_bytes?).ok()?,
         sweeper_interval: sweeper_interval?,
+        script_time_limit: script_time_limit?,
+        script_memory_limit: usize::try_from(script_memory_limit?).ok()?,
         shutdown_timeout: shutdown_timeout?,
         log_format: log_format?,
         log_level: log_level?,
@@ -197,6 +224,14 @@ impl Picker {
     fn duration(&mut self, key: &str, min_millis: u64, max_seconds: u64) -> Option<Duration> {
         let range = Duration::from_millis(min_millis)..=Duration::from_secs(max_seconds);
         self.pick(key, |given| value::duration(given, &range))
+    }
+
+    /// A Postgres URL that can be used, if one was given.
+    fn postgres_url(&mut self, key: &str, inputs: &Inputs) -> Option<String> {
+        let (url, item) = self.given(key, value::postgres_url)?;
+        let faults = (inputs.check_postgres)(&url).err().unwrap_or_default();
+        self.faults.extend(faults.into_iter().map(|fault| item.fault(fault)));
+        Some(url)
     }
 
     /// The store that was named, else the file in the state directory.

@@ -15,6 +15,8 @@ pub enum Unit {
     Address,
     /// `sqlite:PATH` or `postgres://…`.
     Store,
+    /// `postgres://…`.
+    Postgres,
     /// Free text.
     Text,
     /// A file's path.
@@ -25,6 +27,8 @@ pub enum Unit {
     Count,
     /// A time with its unit: `"500ms"`, `"1s"`, `"5m"`, `"1h"`.
     Duration,
+    /// Patterns of keys: one, or a list (in the environment: separated by commas).
+    Patterns,
     /// One of a few words.
     Choice(&'static [&'static str]),
     /// A level, or levels by target.
@@ -89,7 +93,89 @@ pub static SETTINGS: &[Setting] = &[
             "Instead of a file, the environment may hold the password itself: CLOAKROOM_PASSWORD.",
         ],
     },
+    setting(
+        "touch_slack",
+        Unit::Duration,
+        "60s",
+        &[
+            "How far the committed expiry of a session may lag behind what clients are told: EXPIRE to a later time, or SET",
+            "of the value that is there, is then answered from memory. At most 5 % of the time to live, and nothing below",
+            "5 minutes, are lost to a crash. \"0s\": every touch is committed before it is answered.",
+        ],
+    ),
+    setting(
+        "workers",
+        Unit::Count,
+        "0",
+        &[
+            "Threads that serve clients. 0: half of the processors, so that the application or Postgres beside it has room;",
+            "on a machine of its own, as many as there are processors.",
+        ],
+    ),
     setting("cache.max_bytes", Unit::Bytes, "256MiB", &["Bound on the memory of the cache."]),
+    setting(
+        "cache.max_age",
+        Unit::Duration,
+        "1s",
+        &[
+            "With coherence \"off\" on Postgres: how long what is cached may be used, as others may have changed it;",
+            "0s: for ever, which is right if this is the only daemon on its database.",
+        ],
+    ),
+    setting(
+        "coherence.mode",
+        Unit::Choice(&["on", "off", "strict"]),
+        "on",
+        &[
+            "How the caches of several daemons on one Postgres are kept current. \"on\": a write of one is seen by the others",
+            "within max_staleness, typically within a millisecond. \"strict\": it is acknowledged when no other serves the old",
+            "value any more. \"off\": they do not hear of each other, see cache.max_age. SQLite has one daemon and needs none.",
+        ],
+    ),
+    setting(
+        "coherence.max_staleness",
+        Unit::Duration,
+        "1s",
+        &[
+            "What is cached is used only while it is proven to be no older than this; then the database is asked. The same on",
+            "every daemon of a fleet.",
+        ],
+    ),
+    Setting {
+        key: "coherence.listen_url",
+        unit: Unit::Postgres,
+        default: None,
+        default_words: "the store's URL",
+        doc: &[
+            "A Postgres URL for the one connection on which daemons hear of each other, where the store's URL leads through a",
+            "pooler of transactions (PgBouncer), which does not pass notifications on.",
+        ],
+    },
+    setting(
+        "outage.serve_stale",
+        Unit::Duration,
+        "30s",
+        &[
+            "While Postgres cannot be reached, for how long (beyond max_staleness) what is cached is still used; 0s: never.",
+            "Writes are errors all the while.",
+        ],
+    ),
+    setting(
+        "logout_guard.patterns",
+        Unit::Patterns,
+        "",
+        &[
+            "Keys whose deletion is guarded, as patterns of KEYS (without key_prefix): [\"session:*\"]. For a while after a DEL of",
+            "such a key, SET without NX, EXPIRE and whatever else would bring it back are refused, on every daemon: a slow",
+            "request that began before the logout does not undo it. Every daemon on one database needs the same patterns.",
+        ],
+    ),
+    setting(
+        "logout_guard.window",
+        Unit::Duration,
+        "30s",
+        &["How long a deletion is guarded: longer than the slowest request takes."],
+    ),
     setting("log.format", Unit::Choice(&["text", "json"]), "text", &["How log lines on standard error look."]),
     setting(
         "log.level",
@@ -108,6 +194,13 @@ pub static SETTINGS: &[Setting] = &[
         "60s",
         &["The pause between two passes that remove expired sessions from the store."],
     ),
+    setting(
+        "scripts.time_limit",
+        Unit::Duration,
+        "5s",
+        &["How long a Lua script may take; one that takes more is stopped, and what it did is undone."],
+    ),
+    setting("scripts.memory_limit", Unit::Bytes, "64MiB", &["How much memory a Lua script may take."]),
     setting(
         "shutdown.timeout",
         Unit::Duration,
@@ -221,11 +314,13 @@ impl Unit {
             Self::Listeners => "IP:port or unix:/path, one or a list".into(),
             Self::Address => "IP:port or off".into(),
             Self::Store => "sqlite:PATH or postgres://…".into(),
+            Self::Postgres => "postgres://…".into(),
             Self::Text => "text".into(),
             Self::File => "path of a file".into(),
             Self::Bytes => "bytes, or with KiB, MiB, GiB, kB, MB, GB".into(),
             Self::Count => "a number".into(),
             Self::Duration => "time with its unit: ms, s, m, h".into(),
+            Self::Patterns => "patterns as of KEYS, a list".into(),
             Self::Choice(words) => words.join(" or "),
             Self::LogFilter => "level, or target=level,…".into(),
         }
@@ -235,7 +330,8 @@ impl Unit {
     fn toml(self, text: &str) -> String {
         match self {
             Self::Count => text.into(),
-            Self::Listeners => format!("[\"{text}\"]"),
+            Self::Patterns if text.is_empty() => "[]".into(),
+            Self::Listeners | Self::Patterns => format!("[\"{text}\"]"),
             _ => format!("\"{text}\""),
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::config::value::{show_bytes, show_duration};
-use crate::config::{Config, Listen, LogFormat, PostgresConfig, StoreConfig};
+use crate::config::{CoherenceMode, Config, Listen, LogFormat, PostgresConfig, StoreConfig};
 
 /// Every setting and what it amounts to, in the table's order. Settings of a store that is not used are left out.
 #[must_use]
@@ -15,15 +15,27 @@ pub fn effective(config: &Config) -> Vec<(&'static str, String)> {
         ("store", config.store.to_string()),
         ("key_prefix", String::from_utf8_lossy(&config.key_prefix).into_owned()),
         ("password", if config.password.is_some() { "set".into() } else { "none (protected mode)".into() }),
+        ("touch_slack", show_duration(config.touch_slack)),
+        ("workers", config.workers.to_string()),
         ("cache.max_bytes", show_bytes(config.cache_max_bytes)),
+        ("cache.max_age", show_duration(config.coherence.max_age.unwrap_or_default())),
+        ("coherence.mode", config.coherence.mode.to_string()),
+        ("coherence.max_staleness", show_duration(config.coherence.max_staleness)),
+        ("outage.serve_stale", show_duration(config.coherence.serve_stale)),
+        ("logout_guard.patterns", patterns(&config.guarded)),
+        ("logout_guard.window", show_duration(config.guard_window)),
         ("log.format", config.log_format.to_string()),
         ("log.level", config.log_level.clone()),
         ("limits.max_clients", config.max_clients.to_string()),
         ("limits.max_value_bytes", show_bytes(config.max_value_bytes as u64)),
         ("sweeper.interval", show_duration(config.sweeper_interval)),
+        ("scripts.time_limit", show_duration(config.script_time_limit)),
+        ("scripts.memory_limit", show_bytes(config.script_memory_limit as u64)),
         ("shutdown.timeout", show_duration(config.shutdown_timeout)),
     ];
     if let StoreConfig::Postgres(postgres) = &config.store {
+        let listen_url = postgres.listen_url.as_ref().map(|url| format!("postgres://{}", place(url).unwrap_or("…")));
+        shown.extend(listen_url.map(|url| ("coherence.listen_url", url)));
         shown.extend([
             ("postgres.connections", postgres.connections.to_string()),
             ("postgres.connect_timeout", show_duration(postgres.connect_timeout)),
@@ -33,12 +45,27 @@ pub fn effective(config: &Config) -> Vec<(&'static str, String)> {
     shown
 }
 
+fn patterns(patterns: &[Vec<u8>]) -> String {
+    let shown: Vec<_> = patterns.iter().map(|pattern| String::from_utf8_lossy(pattern)).collect();
+    shown.join(", ")
+}
+
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => write!(f, "{address}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
+    }
+}
+
+impl fmt::Display for CoherenceMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::On => "on",
+            Self::Off => "off",
+            Self::Strict => "strict",
+        })
     }
 }
 

@@ -6,10 +6,16 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Listen, LogFormat};
+use crate::config::{CoherenceMode, Listen, LogFormat};
 
 /// Bytes of a path that a unix socket may have (`sun_path`, less its closing zero).
 const MAX_SOCKET_PATH: usize = 107;
+
+/// Patterns of keys, each of which every write is compared with.
+const MAX_PATTERNS: usize = 64;
+
+/// Bytes of such a pattern.
+const MAX_PATTERN: usize = 512;
 
 /// A value as a source gives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +80,22 @@ pub(super) fn listeners(given: &Given) -> Result<Vec<Listen>, String> {
         listeners.push(listener);
     }
     Ok(listeners)
+}
+
+/// Some patterns of keys.
+pub(super) fn patterns(given: &Given) -> Result<Vec<Vec<u8>>, String> {
+    let parts: Vec<&str> = match given {
+        Given::Word(text) => text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect(),
+        Given::List(items) => items.iter().map(Given::text).collect::<Result<_, _>>()?,
+        other => vec![other.text()?],
+    };
+    if parts.len() > MAX_PATTERNS {
+        return Err(format!("at most {MAX_PATTERNS} patterns are possible"));
+    }
+    if parts.iter().any(|part| part.is_empty() || part.len() > MAX_PATTERN) {
+        return Err(format!("a pattern has from 1 to {MAX_PATTERN} bytes"));
+    }
+    Ok(parts.into_iter().map(|part| part.as_bytes().to_vec()).collect())
 }
 
 /// An address, or none for `off`.
@@ -179,6 +201,24 @@ pub(super) fn duration(given: &Given, range: &RangeInclusive<Duration>) -> Resul
     duration
         .filter(|duration| range.contains(duration))
         .ok_or_else(|| format!("must be from {} to {}", show_duration(*range.start()), show_duration(*range.end())))
+}
+
+/// A Postgres URL. The value may hold a password, so no message repeats it.
+pub(super) fn postgres_url(given: &Given) -> Result<String, String> {
+    match store(given) {
+        Ok(StoreChoice::Postgres(url)) => Ok(url),
+        _ => Err("expected postgres://…".into()),
+    }
+}
+
+/// How caches are kept current.
+pub(super) fn coherence_mode(given: &Given) -> Result<CoherenceMode, String> {
+    match given.text()? {
+        "on" => Ok(CoherenceMode::On),
+        "off" => Ok(CoherenceMode::Off),
+        "strict" => Ok(CoherenceMode::Strict),
+        other => Err(format!("{} is neither \"on\" nor \"off\" nor \"strict\"", quote(other))),
+    }
 }
 
 /// The look of log lines.

@@ -1,7 +1,9 @@
 //! The bounded local cache: sharded LRU of entries and of known absences, with the flights of keys being loaded.
 //!
-//! It knows no store and no clock. Its one rule: an entry enters only from a load whose flight is still alive, or from
-//! a commit of the same epoch; everything that changes a key kills the key's flight. So no late fill wins.
+//! Both are found by the key's 64-bit hash, so that what changes elsewhere can be forgotten by hash alone; of two keys
+//! with one hash, the later takes the other's place. It knows no store and no clock. Its one rule: an entry enters only
+//! from a load whose flight is still alive, or from a commit of the same epoch; everything that changes a key kills the
+//! key's flight. So no late fill wins.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,12 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use lru::LruCache;
 
 use crate::entry::{Entry, Key, UnixMs};
-use crate::keyspace::flight::{Flight, Landing, Ticket};
-use crate::keyspace::key::{Carried, KeyRef, Lookup};
-
-/// Bytes an entry takes beside its key and value: the list node, the table's slot and its spare room, and the headers
-/// and rounding of three allocations. Measured by the memory benchmark.
-const OVERHEAD: usize = 176;
+use crate::keyspace::flight::{Boarding, Flight, Landing, Ticket};
+use crate::keyspace::key::{Carried, KeyRef};
+use crate::keyspace::slot::{self, Said, Slot};
+use crate::keyspace::touch::{Rescue, Slack, Touch};
+use crate::keyspace::touched::Touched;
 
 /// At most so many shards, so that cores seldom meet on one lock.
 const MAX_SHARDS: u64 = 64;
@@ -49,6 +50,8 @@ pub struct CacheFigures {
     pub misses: u64,
     /// Entries dropped for room.
     pub evictions: u64,
+    /// Touches that needed no write.
+    pub elided: u64,
     /// Entries now, known absences included.
     pub entries: u64,
     /// Bytes now.
@@ -59,12 +62,23 @@ pub struct CacheFigures {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Epoch(u64);
 
+/// The order is by use, but not to the last place: an entry in the newer half of the list stays where it is when it is
+/// used, which spares the memory of its neighbours. So what was used is not evicted before half as many others as there
+/// are have been used or put.
 struct Shard {
-    entries: LruCache<Key, Option<Entry>, Carried>,
-    flights: HashMap<Key, Arc<Flight>, Carried>,
+    slots: LruCache<u64, Slot, Carried>,
+    flights: HashMap<u64, Arc<Flight>, Carried>,
+    touched: Touched,
     epoch: u64,
+    /// Moves to the front of the list, ever.
+    moves: u32,
+    /// Nothing enters.
+    sealed: bool,
     figures: CacheFigures,
 }
+
+/// Slots that are seen under one hold of a shard's lock.
+const SEEN_AT_ONCE: usize = 64;
 
 impl Cache {
     /// An empty cache of at most about `max_bytes`.
@@ -78,26 +92,26 @@ impl Cache {
     /// Looks a key up; if it is not there, joins or starts the flight that loads it.
     pub fn get_or_fly(&self, key: &KeyRef<'_>, now: UnixMs) -> Cached {
         let mut shard = self.shard(key.hash());
-        if let Some(known) = shard.get(key, now) {
-            return Cached::Known(known);
+        match shard.get(key, now) {
+            Some(known) => Cached::Known(known),
+            None => shard.fly(key, Boarding::UntilLanding),
         }
-        if let Some(flight) = shard.flights.get(key as &dyn Lookup) {
-            return Cached::Joined(flight.join());
-        }
-        let flight = Arc::new(Flight::new(key.to_key()));
-        let ticket = flight.join();
-        shard.flights.insert(flight.key().clone(), Arc::clone(&flight));
-        Cached::Started(flight, ticket)
+    }
+
+    /// Passes by what is cached: joins a flight for which the store has not been asked yet, or starts one.
+    pub fn fly(&self, key: &KeyRef<'_>) -> Cached {
+        self.shard(key.hash()).fly(key, Boarding::UntilDeparture)
     }
 
     /// Ends a flight: fills the cache if nothing happened to the key meanwhile, and answers those who wait.
     pub fn land(&self, flight: &Arc<Flight>, landing: &Landing) {
-        let mut shard = self.shard(flight.key().hash());
-        let alive = shard.flights.get(flight.key()).is_some_and(|current| Arc::ptr_eq(current, flight));
+        let hash = flight.key().hash();
+        let mut shard = self.shard(hash);
+        let alive = shard.flights.get(&hash).is_some_and(|current| Arc::ptr_eq(current, flight));
         if alive {
-            shard.flights.remove(flight.key());
+            shard.flights.remove(&hash);
             if let Ok(entry) = landing {
-                shard.put(flight.key(), entry.clone(), self.share());
+                shard.fill(flight.key(), entry.clone(), self.share());
             }
         }
         drop(shard);
@@ -110,30 +124,98 @@ impl Cache {
         Epoch(self.epoch.load(Ordering::Acquire))
     }
 
-    /// A commit of ours made `entry` (`None`: deleted) the truth of `key`; it was begun in `epoch`.
-    pub fn committed(&self, key: &Key, entry: Option<Entry>, epoch: Epoch) {
+    /// A commit of ours made `entry` (`None`: deleted) the truth of `key`; it was begun in `epoch`, and `seen` is the
+    /// entry that it expected, if it did.
+    pub fn committed(&self, key: &Key, entry: Option<Entry>, seen: Option<&Entry>, epoch: Epoch) {
         let mut shard = self.shard(key.hash());
-        shard.flights.remove(key);
+        shard.flights.remove(&key.hash());
         if shard.epoch == epoch.0 {
-            shard.put(key, entry, self.share());
+            shard.put(key, entry, seen, self.share());
         } else {
-            shard.drop_entry(key);
+            shard.drop_slot(key.hash());
         }
     }
 
-    /// Forgets a key, because what is cached is in doubt.
-    pub fn forget(&self, key: &Key) {
-        let mut shard = self.shard(key.hash());
-        shard.flights.remove(key);
-        shard.drop_entry(key);
+    /// Moves the expiry of a live entry, if nothing needs to be written for that. Whether it did.
+    pub fn touch(&self, key: &KeyRef<'_>, touch: &Touch<'_>, now: UnixMs, slack: Slack) -> bool {
+        self.shard(key.hash()).touch(key, touch, now, slack)
+    }
+
+    /// Touched entries of one shard whose durable expiry is not after `until`, and those that were pushed out: what is to
+    /// be written. `parts` calls see the whole shard.
+    pub fn rescues(&self, shard: usize, parts: usize, until: UnixMs) -> Vec<Rescue> {
+        let shard = &self.shards[shard];
+        let mut rescues = lock(shard).touched.take_evicted();
+        let mut left = lock(shard).touched.begin_part(parts);
+        while left > 0 {
+            let some = left.min(SEEN_AT_ONCE);
+            let mut shard = lock(shard);
+            rescues.extend((0..some).filter_map(|_| shard.see_touched(until)));
+            left -= some;
+        }
+        rescues
+    }
+
+    /// The number of shards.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Forgets what has this hash, because what is cached is in doubt. Whether a load was on its way, which now does not
+    /// fill the cache.
+    pub fn forget(&self, hash: u64) -> bool {
+        let mut shard = self.shard(hash);
+        shard.drop_slot(hash);
+        shard.flights.remove(&hash).is_some()
+    }
+
+    /// What is known of a key at `now`, current or not. Counts nothing.
+    #[must_use]
+    pub fn peek(&self, key: &KeyRef<'_>, now: UnixMs) -> Option<Option<Entry>> {
+        let shard = self.shard(key.hash());
+        match shard.slots.peek(&key.hash()).filter(|slot| slot.is_of(key))?.entry(now) {
+            Said::Known(entry) => Some(entry),
+            Said::Lapsed => None,
+        }
+    }
+
+    /// A key that something is known of: in the first shard from number `shard` on that knows any, the `nth` of those used
+    /// last or of those used first.
+    #[must_use]
+    pub fn draw(&self, shard: usize, nth: usize) -> Option<Key> {
+        let shards = (0..self.shards.len()).map(|offset| &self.shards[shard.wrapping_add(offset) % self.shards.len()]);
+        shards.map(lock).find(|shard| !shard.slots.is_empty()).and_then(|shard| {
+            let mut slots = shard.slots.iter();
+            let nth = nth % (2 * slots.len());
+            let drawn = if nth.is_multiple_of(2) { slots.nth(nth / 2) } else { slots.nth_back(nth / 2) };
+            drawn.map(|(hash, slot)| slot.key(*hash))
+        })
+    }
+
+    /// Lets nothing in any more. What is cached stays, until it is changed.
+    pub fn seal(&self) {
+        for shard in &self.shards {
+            lock(shard).sealed = true;
+        }
+    }
+
+    /// Forgets everything, starts a new epoch, and lets entries in.
+    pub fn open(&self) {
+        self.restart(Some(false));
     }
 
     /// Forgets everything and starts a new epoch.
     pub fn clear(&self) {
+        self.restart(None);
+    }
+
+    fn restart(&self, seal: Option<bool>) {
         let epoch = self.epoch.fetch_add(1, Ordering::AcqRel) + 1;
         for shard in &self.shards {
             let mut shard = lock(shard);
-            let fresh = Shard { figures: shard.figures, ..Shard::new(epoch) };
+            let sealed = seal.unwrap_or(shard.sealed);
+            let fresh = Shard { figures: shard.figures, sealed, ..Shard::new(epoch) };
             let old = std::mem::replace(&mut *shard, fresh);
             shard.figures.entries = 0;
             shard.figures.bytes = 0;
@@ -152,6 +234,7 @@ impl Cache {
             sum.hits += figures.hits;
             sum.misses += figures.misses;
             sum.evictions += figures.evictions;
+            sum.elided += figures.elided;
             sum.entries += figures.entries;
             sum.bytes += figures.bytes;
         }
@@ -175,12 +258,6 @@ impl Cache {
     }
 }
 
-/// Bytes that an entry of these sizes is counted for.
-#[must_use]
-pub fn cost(key_bytes: usize, value_bytes: usize) -> usize {
-    key_bytes + value_bytes + OVERHEAD
-}
-
 /// A shard is consistent between statements, so a panic elsewhere while it was locked does no harm.
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
@@ -189,59 +266,136 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 impl Shard {
     fn new(epoch: u64) -> Self {
         Self {
-            entries: LruCache::unbounded_with_hasher(Carried::default()),
+            slots: LruCache::unbounded_with_hasher(Carried::default()),
             flights: HashMap::with_hasher(Carried::default()),
+            touched: Touched::new(),
             epoch,
+            moves: 0,
+            sealed: false,
             figures: CacheFigures::default(),
         }
     }
 
     /// The outer `None` is a miss.
     fn get(&mut self, key: &KeyRef<'_>, now: UnixMs) -> Option<Option<Entry>> {
-        let Some(held) = self.entries.get(key as &dyn Lookup) else {
+        let half = self.slots.len() as u32 / 2;
+        let slot = self.slots.peek_mut(&key.hash()).filter(|slot| slot.is_of(key));
+        let Some((Said::Known(entry), slot)) = slot.map(|slot| (slot.entry(now), slot)) else {
             self.figures.misses += 1;
             return None;
         };
         self.figures.hits += 1;
-        // An expired entry is a known absence: whoever sets the key again comes through here or invalidates it.
-        Some(held.as_ref().filter(|entry| entry.is_live(now)).cloned())
+        // At most so many stand before it as were moved since it was.
+        if self.moves.wrapping_sub(slot.moved) > half {
+            self.moves = self.moves.wrapping_add(1);
+            slot.moved = self.moves;
+            self.slots.promote(&key.hash());
+        }
+        Some(entry)
     }
 
-    fn put(&mut self, key: &Key, entry: Option<Entry>, share: u64) {
-        let bytes = slot_cost(key, entry.as_ref());
-        if bytes > share {
-            // It would push everything else out: such a value is read from the store each time.
-            self.drop_entry(key);
+    fn touch(&mut self, key: &KeyRef<'_>, touch: &Touch<'_>, now: UnixMs, slack: Slack) -> bool {
+        let room = self.touched.has_room(self.slots.len());
+        self.moves = self.moves.wrapping_add(1);
+        let Some(slot) = self.slots.get_mut(&key.hash()).filter(|slot| slot.is_of(key)) else { return false };
+        slot.moved = self.moves;
+        let listed = slot.round != 0;
+        if !(listed || room) || !slot.touch(touch, now, slack) {
+            return false;
+        }
+        if !listed && slot.is_touched() {
+            slot.round = self.touched.add(key.hash());
+        }
+        self.figures.elided += 1;
+        true
+    }
+
+    /// Sees the next slot in the list of the touched: it leaves the list, or is put back, perhaps to be rescued.
+    fn see_touched(&mut self, until: UnixMs) -> Option<Rescue> {
+        let (hash, round) = self.touched.take_next()?;
+        let slot = self.slots.peek_mut(&hash)?;
+        if slot.round == 0 || slot.round == round {
+            return None;
+        }
+        if !slot.is_touched() {
+            slot.round = 0;
+            return None;
+        }
+        slot.round = self.touched.add(hash);
+        slot.expiry().filter(|expiry| expiry.durable() <= until)?;
+        slot.rescue(hash)
+    }
+
+    /// Takes over what a load brought, unless it is what is known already, perhaps with touches.
+    fn fill(&mut self, key: &Key, entry: Option<Entry>, share: u64) {
+        let held = self.slots.peek(&key.hash());
+        if entry.as_ref().is_some_and(|entry| held.is_some_and(|slot| slot.has(key, entry.version))) {
             return;
         }
-        if let Some(held) = self.entries.get_mut(key) {
-            let old = std::mem::replace(held, entry);
-            self.figures.bytes -= slot_cost(key, old.as_ref());
-        } else {
-            self.entries.push(key.clone(), entry);
-            self.figures.entries += 1;
+        self.put(key, entry, None, share);
+    }
+
+    /// Joins the flight of a key, or starts one; the one that it replaces fills nothing any more.
+    fn fly(&mut self, key: &KeyRef<'_>, boarding: Boarding) -> Cached {
+        let current = self.flights.get(&key.hash()).filter(|flight| key.is(flight.key().db(), flight.key().name()));
+        if let Some(ticket) = current.and_then(|flight| flight.join(boarding)) {
+            return Cached::Joined(ticket);
+        }
+        let flight = Arc::new(Flight::new(key.to_key()));
+        let ticket = flight.join(boarding).expect("it has not departed");
+        self.flights.insert(key.hash(), Arc::clone(&flight));
+        Cached::Started(flight, ticket)
+    }
+
+    fn put(&mut self, key: &Key, entry: Option<Entry>, seen: Option<&Entry>, share: u64) {
+        if self.sealed {
+            self.drop_slot(key.hash());
+            return;
+        }
+        let bytes = slot::cost(key.name().len(), entry.as_ref().map(|entry| entry.value.len())) as u64;
+        if bytes > share {
+            // It would push everything else out: such a value is read from the store each time.
+            self.drop_slot(key.hash());
+            return;
+        }
+        self.moves = self.moves.wrapping_add(1);
+        match self.slots.get_mut(&key.hash()) {
+            Some(slot) => {
+                self.figures.bytes -= slot.cost() as u64;
+                slot.assign(key, entry, seen);
+                slot.moved = self.moves;
+            }
+            None => {
+                let mut slot = Slot::new(key, entry);
+                slot.moved = self.moves;
+                self.slots.push(key.hash(), slot);
+                self.figures.entries += 1;
+            }
         }
         self.figures.bytes += bytes;
         while self.figures.bytes > share {
-            let Some((key, entry)) = self.entries.pop_lru() else { break };
-            self.figures.bytes -= slot_cost(&key, entry.as_ref());
+            let Some((hash, slot)) = self.slots.pop_lru() else { break };
+            self.figures.bytes -= slot.cost() as u64;
+            if let Some(rescue) = slot.rescue(hash) {
+                self.touched.evict(Rescue { seen: None, ..rescue });
+            }
             self.figures.entries -= 1;
             self.figures.evictions += 1;
         }
     }
 
-    fn drop_entry(&mut self, key: &Key) {
-        if let Some(entry) = self.entries.pop(key) {
-            self.figures.bytes -= slot_cost(key, entry.as_ref());
+    fn drop_slot(&mut self, hash: u64) {
+        if let Some(slot) = self.slots.pop(&hash) {
+            self.figures.bytes -= slot.cost() as u64;
             self.figures.entries -= 1;
         }
     }
 }
 
-fn slot_cost(key: &Key, entry: Option<&Entry>) -> u64 {
-    cost(key.name().len(), entry.map_or(0, |entry| entry.value.len())) as u64
-}
-
 #[cfg(test)]
 #[path = "cache_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "touched_tests.rs"]
+mod touched_tests;

@@ -1,7 +1,7 @@
 //! The store's clock, kept locally: the one clock by which entries expire, whatever this machine's says.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::entry::UnixMs;
 
@@ -10,6 +10,18 @@ use crate::entry::UnixMs;
 pub struct Clock {
     origin: Instant,
     offset: AtomicI64,
+}
+
+/// Microseconds since the clock was made, on this machine's monotonic clock; never 0.
+pub type Tick = u64;
+
+/// One reading of the clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// On the store's clock.
+    pub unix: UnixMs,
+    /// On this machine's, which only goes forward.
+    pub tick: Tick,
 }
 
 /// The start of one measurement of the offset.
@@ -29,6 +41,31 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> UnixMs {
         self.offset.load(Ordering::Relaxed) + self.origin.elapsed().as_millis() as i64
+    }
+
+    /// Now, on both clocks.
+    #[must_use]
+    pub fn moment(&self) -> Moment {
+        self.moment_at(Instant::now())
+    }
+
+    /// What [`Clock::moment`] was at `instant`, for who has looked at this machine's clock already.
+    #[must_use]
+    pub fn moment_at(&self, instant: Instant) -> Moment {
+        let tick = instant.saturating_duration_since(self.origin).as_micros() as Tick + 1;
+        Moment { unix: self.offset.load(Ordering::Relaxed) + (tick / 1000) as i64, tick }
+    }
+
+    /// Now, on this machine's monotonic clock.
+    #[must_use]
+    pub fn tick(&self) -> Tick {
+        self.origin.elapsed().as_micros() as Tick + 1
+    }
+
+    /// When the monotonic clock shows `tick`.
+    #[must_use]
+    pub fn instant(&self, tick: Tick) -> tokio::time::Instant {
+        (self.origin + Duration::from_micros(tick)).into()
     }
 
     /// Call before the store is asked for its time.

@@ -12,16 +12,14 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::entry::{Applied, Change, Entry, Expect, Group, Kind, Outcome, Value};
+use crate::entry::{Applied, Change, Entry, Expect, Group, Outcome};
 use crate::keyspace::cache::{Cache, Epoch};
-use crate::keyspace::doubt::Doubts;
+use crate::keyspace::coherence::{Sailing, Settling};
 use crate::keyspace::error::KeyspaceError;
-use crate::keyspace::health::Health;
 use crate::keyspace::parts::Parts;
 use crate::keyspace::queue::{Batch, Queue, QueueLimits, Submission, Written};
-use crate::keyspace::stats::Stats;
-use crate::store::Store;
 use crate::store::error::{StoreError, StoreErrorKind};
+use crate::store::link::Aboard;
 
 /// Bounds: a queue for some seconds of a busy store, batches large enough that more rows gain nothing.
 const LIMITS: QueueLimits = QueueLimits { max_waiting_bytes: 256 << 20, max_batch_rows: 512, max_batch_bytes: 8 << 20 };
@@ -32,11 +30,13 @@ const MAX_COMMITS: usize = 2;
 /// A second batch starts beside one in flight only when so many rows have gathered; fewer wait for the first.
 const SECOND_BATCH_ROWS: usize = 128;
 
+/// How often a strict write is tried while daemons come; each comes once.
+const MAX_STRICT_TRIES: u32 = 16;
+
 /// Takes writes and tells their writers when they are durable.
 pub struct Committer {
     queue: Mutex<Gathering>,
     arrived: Notify,
-    doubts: Doubts,
 }
 
 struct Gathering {
@@ -51,6 +51,7 @@ struct Ended {
     batch: Batch,
     results: Vec<Result<Outcome, StoreError>>,
     epoch: Epoch,
+    sailing: Sailing,
 }
 
 impl Committer {
@@ -58,22 +59,19 @@ impl Committer {
     #[must_use]
     pub fn new() -> Self {
         let gathering = Gathering { queue: Queue::new(LIMITS), wake_at: 1, closed: false };
-        Self { queue: Mutex::new(gathering), arrived: Notify::new(), doubts: Doubts::default() }
+        Self { queue: Mutex::new(gathering), arrived: Notify::new() }
     }
 
-    /// Queues a group. The receiver resolves when it is durable or refused; dropping it takes nothing back.
-    pub fn submit(
-        &self,
-        group: Group,
-        kept: Vec<Option<(Kind, Value)>>,
-    ) -> Result<oneshot::Receiver<Written>, KeyspaceError> {
+    /// Queues a group, with the entries that it expects ([`Submission::seen`]). The receiver resolves when it is durable
+    /// or refused; dropping it takes nothing back.
+    pub fn submit(&self, group: Group, seen: Vec<Option<Entry>>) -> Result<oneshot::Receiver<Written>, KeyspaceError> {
         debug_assert!(!group.is_empty(), "a group has a mutation");
         let (done, written) = oneshot::channel();
         let mut gathering = self.lock();
         if gathering.closed {
             return Err(KeyspaceError::Busy);
         }
-        gathering.queue.push(Submission { group, kept, done }).map_err(|_| KeyspaceError::Busy)?;
+        gathering.queue.push(Submission { group, seen, done }).map_err(|_| KeyspaceError::Busy)?;
         let wake = gathering.queue.rows() >= gathering.wake_at;
         if wake {
             gathering.wake_at = usize::MAX;
@@ -87,15 +85,18 @@ impl Committer {
 
     /// Commits until `stop`, and then until nothing waits any more. From then on writes are refused.
     pub async fn run(self: Arc<Self>, parts: Parts, stop: CancellationToken) {
-        let Parts { store, cache, health, stats } = parts;
+        let parts = &parts;
         let mut commits = FuturesUnordered::new();
         loop {
-            while let Some(batch) = self.next_batch(commits.len(), &stats) {
-                commits.push(commit(&*store, &health, &stats, batch, cache.epoch()));
+            while let Some(batch) = self.next_batch(commits.len()) {
+                commits.push(commit(parts, batch, parts.cache.epoch()));
             }
             tokio::select! {
-                () = self.arrived.notified() => {}
-                Some(ended) = commits.next(), if !commits.is_empty() => self.settle(ended, &cache, &health, &stats),
+                () = self.arrived.notified() => {
+                    // Whoever is about to write as well does so first, and rides along. It takes no time if nobody is.
+                    tokio::task::yield_now().await;
+                }
+                Some(ended) = commits.next(), if !commits.is_empty() => self.settle(ended, parts),
                 () = stop.cancelled(), if commits.is_empty() => {
                     if self.close_if_empty() {
                         return;
@@ -105,12 +106,14 @@ impl Committer {
         }
     }
 
-    /// Takes keys whose last write has an unknown outcome out of the cache; to be called every second or so.
-    pub fn forget_doubtful(&self, cache: &Cache) {
-        self.doubts.forget(cache, Instant::now());
+    /// Writes that wait now, and their bytes.
+    #[must_use]
+    pub fn waiting(&self) -> (usize, usize) {
+        let gathering = self.lock();
+        (gathering.queue.len(), gathering.queue.bytes())
     }
 
-    fn next_batch(&self, in_flight: usize, stats: &Stats) -> Option<Batch> {
+    fn next_batch(&self, in_flight: usize) -> Option<Batch> {
         let mut gathering = self.lock();
         let needed = match in_flight {
             0 => 1,
@@ -124,8 +127,6 @@ impl Committer {
         } else {
             needed
         };
-        stats.queued.store(gathering.queue.len() as u64, Ordering::Relaxed);
-        stats.queued_bytes.store(gathering.queue.bytes() as u64, Ordering::Relaxed);
         batch
     }
 
@@ -136,21 +137,30 @@ impl Committer {
     }
 
     /// Tells the cache, frees the keys, tells the writers: in this order.
-    fn settle(&self, ended: Ended, cache: &Cache, health: &Health, stats: &Stats) {
-        let Ended { batch, results, epoch } = ended;
+    fn settle(&self, ended: Ended, parts: &Parts) {
+        let Parts { cache, coherence, health, stats, .. } = parts;
+        let Ended { batch, results, epoch, sailing } = ended;
+        let mut settling = coherence.settle(sailing);
+        let (mut changed_all, mut in_doubt) = (true, false);
         let mut answers = Vec::with_capacity(results.len());
         let mut noted = None;
-        for ((group, kept), result) in batch.groups.iter().zip(&batch.kept).zip(results) {
+        for ((group, seen), result) in batch.groups.iter().zip(&batch.seen).zip(results) {
             match &result {
-                Ok(Outcome::Applied(applied)) => publish(cache, group, kept, applied, epoch),
-                Ok(Outcome::Conflict) => refute(cache, group),
+                Ok(Outcome::Applied(applied)) => publish(cache, group, seen, applied, epoch, &mut settling),
+                Ok(Outcome::Conflict) => {
+                    changed_all = false;
+                    refute(cache, group, &mut settling);
+                }
                 Err(error) => {
                     for mutation in group {
-                        cache.forget(&mutation.key);
+                        settling.end(mutation.key.hash());
+                        cache.forget(mutation.key.hash());
                         if error.kind() == StoreErrorKind::UnknownOutcome {
-                            self.doubts.add(mutation.key.clone(), Instant::now());
+                            settling.doubt(mutation.key.hash());
+                            in_doubt = true;
                         }
                     }
+                    changed_all = false;
                     stats.commits.count_error(error.kind());
                     // A failed batch fails in one way mostly: one line in the log, not one for each row.
                     if noted.replace(error.kind()) != Some(error.kind()) {
@@ -158,14 +168,20 @@ impl Committer {
                     }
                 }
             }
+            // Where nothing was there to be changed, nothing was announced.
+            changed_all &=
+                group.iter().all(|mutation| matches!(mutation.change, Change::Put { .. } | Change::Expire(_)));
             answers.push(result.map_err(|error| KeyspaceError::Store(error.kind())));
         }
+        settling.finish(parts.clock.tick());
+        coherence.lift(sailing, changed_all, in_doubt);
         self.lock().queue.release(batch.hashes());
-        for (waiting, answer) in batch.waiting.into_iter().zip(answers) {
-            for done in waiting {
-                // A writer that left does not need the answer; its write stands.
-                let _ = done.send(answer.clone());
-            }
+        // A writer that left does not need the answer; its write stands.
+        for (group, done) in batch.absorbed {
+            let _ = done.send(answers[group].clone());
+        }
+        for (done, answer) in batch.waiting.into_iter().zip(answers) {
+            let _ = done.send(answer);
         }
     }
 
@@ -174,46 +190,102 @@ impl Committer {
     }
 }
 
-async fn commit(store: &dyn Store, health: &Health, stats: &Stats, batch: Batch, epoch: Epoch) -> Ended {
+async fn commit(parts: &Parts, batch: Batch, epoch: Epoch) -> Ended {
+    let Parts { store, coherence, health, stats, .. } = parts;
     let begun = Instant::now();
     let count = batch.groups.len();
     stats.absorbed.fetch_add((batch.submissions - count) as u64, Ordering::Relaxed);
-    let results = if health.is_up() {
-        store.commit(&batch.groups).await
+    let sailing = coherence.begin(&batch.groups);
+    let results = if !health.is_up() {
+        refused(count, StoreErrorKind::Unavailable)
+    } else if coherence.is_strict() {
+        commit_strictly(parts, &batch, sailing).await
     } else {
-        (0..count).map(|_| Err(StoreError::bare(StoreErrorKind::Unavailable))).collect()
+        let announcer = |hashes: Option<&[u64]>| coherence.announce(sailing, hashes);
+        store.commit(&batch.groups, Some(Aboard { announcer: &announcer, acknowledged: None })).await
     };
     debug_assert_eq!(results.len(), count, "a store answers for each group");
     stats.commits.observe(batch.rows as u64, begun.elapsed(), None);
-    Ended { batch, results, epoch }
+    Ended { batch, results, epoch, sailing }
+}
+
+/// What was not even tried.
+fn refused(count: usize, kind: StoreErrorKind) -> Vec<Result<Outcome, StoreError>> {
+    (0..count).map(|_| Err(StoreError::bare(kind))).collect()
+}
+
+/// Commits when all daemons have let go of the keys. Groups that the store turns back, as another daemon has come
+/// meanwhile, are tried again.
+async fn commit_strictly(parts: &Parts, batch: &Batch, sailing: Sailing) -> Vec<Result<Outcome, StoreError>> {
+    let Parts { store, coherence, clock, .. } = parts;
+    let hashes: Vec<u64> = batch.hashes().collect();
+    let announcer = |hashes: Option<&[u64]>| coherence.announce(sailing, hashes);
+    let mut results = refused(batch.groups.len(), StoreErrorKind::Unacknowledged);
+    let mut open: Vec<usize> = (0..batch.groups.len()).collect();
+    for _ in 0..MAX_STRICT_TRIES {
+        let Some(acknowledged) = coherence.clear_way(sailing, Some(&hashes), clock).await else { break };
+        let aboard = Aboard { announcer: &announcer, acknowledged: Some(&acknowledged) };
+        let some: Vec<Group> = open.iter().map(|&index| batch.groups[index].clone()).collect();
+        for (&index, result) in open.iter().zip(store.commit(&some, Some(aboard)).await) {
+            results[index] = result;
+        }
+        let turned_back =
+            |index: &usize| results[*index].as_ref().is_err_and(|error| error.kind() == StoreErrorKind::Unacknowledged);
+        open.retain(turned_back);
+        if open.is_empty() {
+            break;
+        }
+        coherence.look_again(sailing);
+    }
+    results
 }
 
 /// Puts what was committed into the cache.
-fn publish(cache: &Cache, group: &Group, kept: &[Option<(Kind, Value)>], applied: &[Applied], epoch: Epoch) {
+fn publish(
+    cache: &Cache,
+    group: &Group,
+    seen: &[Option<Entry>],
+    applied: &[Applied],
+    epoch: Epoch,
+    settling: &mut Settling<'_>,
+) {
+    if group.len() > 1 {
+        // Whoever finds one key of the group new must not find another old afterwards.
+        for mutation in group.iter().filter(|mutation| !matches!(mutation.change, Change::Keep)) {
+            cache.forget(mutation.key.hash());
+        }
+    }
     for (index, (mutation, applied)) in group.iter().zip(applied).enumerate() {
         let version = applied.version;
+        if !settling.end(mutation.key.hash()) {
+            // Another node changed it as well, and which of the two came last is not known here.
+            cache.forget(mutation.key.hash());
+            continue;
+        }
+        let seen = seen.get(index).and_then(Option::as_ref);
         let entry = match &mutation.change {
             Change::Put { kind, value, expires_at } => {
                 Some(Entry { kind: *kind, value: Arc::clone(value), expires_at: *expires_at, version })
             }
-            Change::Expire(expires_at) => match kept.get(index) {
-                Some(Some((kind, value))) => {
-                    Some(Entry { kind: *kind, value: Arc::clone(value), expires_at: *expires_at, version })
-                }
-                _ => {
-                    cache.forget(&mutation.key);
+            Change::Expire(expires_at) => match seen {
+                Some(seen) => Some(Entry { expires_at: *expires_at, version, ..seen.clone() }),
+                None => {
+                    cache.forget(mutation.key.hash());
                     continue;
                 }
             },
             Change::Delete => None,
+            Change::Keep => continue,
         };
-        cache.committed(&mutation.key, entry, epoch);
+        cache.committed(&mutation.key, entry, seen, epoch);
     }
 }
 
 /// An expectation failed: whatever made us expect it is not to be believed.
-fn refute(cache: &Cache, group: &Group) {
-    for mutation in group.iter().filter(|mutation| mutation.expect != Expect::Any) {
-        cache.forget(&mutation.key);
+fn refute(cache: &Cache, group: &Group, settling: &mut Settling<'_>) {
+    for mutation in group {
+        if !settling.end(mutation.key.hash()) || mutation.expect != Expect::Any {
+            cache.forget(mutation.key.hash());
+        }
     }
 }

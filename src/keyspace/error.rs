@@ -12,6 +12,8 @@ pub enum KeyspaceError {
     Store(StoreErrorKind),
     /// Other writers changed the keys before every try of an update.
     Contended,
+    /// The key was deleted a moment ago and is guarded.
+    Guarded,
     /// The key, prefix included, exceeds [`crate::limits::MAX_KEY`].
     KeyTooLong,
     /// The value exceeds the configured limit.
@@ -25,6 +27,7 @@ impl fmt::Display for KeyspaceError {
         f.write_str(match self {
             Self::Store(kind) => return write!(f, "store: {}", kind.label()),
             Self::Contended => "too many concurrent changes of the same keys",
+            Self::Guarded => "deleted a moment ago",
             Self::KeyTooLong => "key too long",
             Self::ValueTooLong => "value too long",
             Self::Busy => "the queue of writes is full",

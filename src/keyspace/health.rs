@@ -41,7 +41,10 @@ impl Health {
                     self.doubted.notify_one();
                 }
             }
-            StoreErrorKind::Full | StoreErrorKind::ReadOnly | StoreErrorKind::Internal => {
+            StoreErrorKind::Full
+            | StoreErrorKind::ReadOnly
+            | StoreErrorKind::Unacknowledged
+            | StoreErrorKind::Internal => {
                 tracing::error!(error = %Chain(error), "store failed an operation");
             }
             StoreErrorKind::Rejected => tracing::warn!(error = %Chain(error), "store refused a row"),

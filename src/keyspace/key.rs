@@ -1,7 +1,6 @@
-//! A key as a command holds it: borrowed, with its hash computed once; and how maps are searched with it.
+//! A key as a command holds it: borrowed, with its hash computed once; and maps that take such hashes as they are.
 
-use std::borrow::Borrow;
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::{BuildHasher, Hasher};
 
 use crate::entry::{Key, KeyHasher};
 
@@ -33,89 +32,28 @@ impl<'a> KeyRef<'a> {
         self.hash
     }
 
+    /// The name on the wire.
+    #[must_use]
+    pub fn name(&self) -> &'a [u8] {
+        self.name
+    }
+
     /// Bytes of the stored key.
     #[must_use]
     pub fn stored_len(&self) -> usize {
         self.prefix.len() + self.name.len()
     }
 
+    /// Whether this is the stored key `name` of database `db`.
+    #[must_use]
+    pub fn is(&self, db: u8, name: &[u8]) -> bool {
+        self.db == db && self.stored_len() == name.len() && name.starts_with(self.prefix) && name.ends_with(self.name)
+    }
+
     /// The stored key, copied.
     #[must_use]
     pub fn to_key(&self) -> Key {
         Key::with_hash(self.hash, self.db, [self.prefix, self.name].concat().into_boxed_slice())
-    }
-}
-
-/// What a map of [`Key`]s can be searched by without building a [`Key`].
-pub trait Lookup {
-    /// The hash of the stored key.
-    fn hash(&self) -> u64;
-    /// The numbered database.
-    fn db(&self) -> u8;
-    /// The stored key's bytes, in two pieces; the second is empty for a [`Key`].
-    fn parts(&self) -> (&[u8], &[u8]);
-}
-
-impl Lookup for Key {
-    fn hash(&self) -> u64 {
-        Key::hash(self)
-    }
-
-    fn db(&self) -> u8 {
-        Key::db(self)
-    }
-
-    fn parts(&self) -> (&[u8], &[u8]) {
-        (self.name(), &[])
-    }
-}
-
-impl Lookup for KeyRef<'_> {
-    fn hash(&self) -> u64 {
-        self.hash
-    }
-
-    fn db(&self) -> u8 {
-        self.db
-    }
-
-    fn parts(&self) -> (&[u8], &[u8]) {
-        (self.prefix, self.name)
-    }
-}
-
-impl Hash for dyn Lookup + '_ {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(Lookup::hash(self));
-    }
-}
-
-impl PartialEq for dyn Lookup + '_ {
-    fn eq(&self, other: &Self) -> bool {
-        let (a, b) = (self.parts(), other.parts());
-        // Maps compare what they hold (one piece) with what they are asked for (one or two pieces).
-        let (whole, split) = if a.1.is_empty() { (a.0, b) } else { (b.0, a) };
-        debug_assert!(a.1.is_empty() || b.1.is_empty(), "one side is a stored key");
-        Lookup::hash(self) == Lookup::hash(other)
-            && self.db() == other.db()
-            && whole.len() == split.0.len() + split.1.len()
-            && whole.starts_with(split.0)
-            && whole.ends_with(split.1)
-    }
-}
-
-impl Eq for dyn Lookup + '_ {}
-
-impl<'a> Borrow<dyn Lookup + 'a> for Key {
-    fn borrow(&self) -> &(dyn Lookup + 'a) {
-        self
-    }
-}
-
-/// Must agree with the hash of `dyn Lookup`, since maps are searched with that.
-impl Hash for Key {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(Key::hash(self));
     }
 }
 
@@ -139,7 +77,7 @@ impl Hasher for Carried {
     }
 
     fn write(&mut self, _: &[u8]) {
-        unreachable!("keys write their hash as one u64");
+        unreachable!("only hashes are hashed, each one u64");
     }
 
     fn write_u64(&mut self, hash: u64) {
@@ -155,9 +93,10 @@ mod tests {
         let hasher = KeyHasher::new(&[7; 16]);
         let asked = KeyRef::new(&hasher, 3, prefix, name);
         let key = Key::new(&hasher, 3, stored.into());
-        let (asked, held): (&dyn Lookup, &dyn Lookup) = (&asked, &key);
-        assert_eq!(asked == held, same);
-        assert_eq!(held == asked, same);
+        assert_eq!(asked.is(3, stored), same);
+        assert_eq!(asked.hash() == key.hash(), same);
+        assert_eq!(asked.to_key() == key, same);
+        assert!(!asked.is(4, stored), "databases are apart");
     }
 
     #[test]
@@ -165,7 +104,9 @@ mod tests {
         check(b"", b"session", b"session", true);
         check(b"app:", b"session", b"app:session", true);
         check(b"app:", b"session", b"app:sessioN", false);
+        check(b"app:", b"session", b"app:session1", false);
         check(b"app:", b"", b"app:", true);
+        check(b"aa", b"aa", b"aaa", false);
         check(b"", b"", b"", true);
     }
 

@@ -8,13 +8,9 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::keyspace::cache::Cache;
 use crate::keyspace::error::KeyspaceError;
 use crate::keyspace::flight::{Flight, Landing};
-use crate::keyspace::health::Health;
 use crate::keyspace::parts::Parts;
-use crate::keyspace::stats::Stats;
-use crate::store::Store;
 use crate::store::error::StoreError;
 
 /// Keys of one question to the store.
@@ -54,7 +50,8 @@ impl Loader {
 
     /// Loads until `stop`; then answers what still waits with an error and returns.
     pub async fn run(self: Arc<Self>, parts: Parts, stop: CancellationToken) {
-        let Parts { store, cache, health, stats } = parts;
+        let parts = &parts;
+        let cache = &parts.cache;
         let mut loads = FuturesUnordered::new();
         loop {
             while loads.len() < MAX_LOADS {
@@ -62,10 +59,13 @@ impl Loader {
                 if flights.is_empty() {
                     break;
                 }
-                loads.push(load(&*store, &cache, &health, &stats, flights));
+                loads.push(load(parts, flights));
             }
             tokio::select! {
-                () = self.arrived.notified(), if loads.len() < MAX_LOADS => {}
+                () = self.arrived.notified(), if loads.len() < MAX_LOADS => {
+                    // Whoever is about to miss as well does so first, and rides along. It takes no time if nobody is.
+                    tokio::task::yield_now().await;
+                }
                 Some(()) = loads.next(), if !loads.is_empty() => {}
                 () = stop.cancelled(), if loads.is_empty() => break,
             }
@@ -86,9 +86,14 @@ impl Loader {
     }
 }
 
-async fn load(store: &dyn Store, cache: &Cache, health: &Health, stats: &Stats, flights: Vec<Arc<Flight>>) {
+async fn load(parts: &Parts, flights: Vec<Arc<Flight>>) {
+    let Parts { store, cache, coherence, health, stats, .. } = parts;
     let begun = Instant::now();
     let keys = flights.iter().map(|flight| flight.key().clone()).collect();
+    for flight in &flights {
+        flight.depart();
+    }
+    coherence.depart(flights.iter().map(|flight| flight.key().hash()));
     let loaded = if health.is_up() { store.load(keys).await } else { Err(health.refusal()) };
     stats.loads.observe(flights.len() as u64, begun.elapsed(), loaded.as_ref().err().map(StoreError::kind));
     match loaded {

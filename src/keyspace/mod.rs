@@ -1,18 +1,27 @@
 //! The policy between commands and the store: read-through, write-through, one flight per key, group commit, expiry.
 //! It knows no RESP and no SQL.
 
+pub mod audit;
 pub mod cache;
 pub mod clock;
+pub mod coherence;
 pub mod committer;
-pub mod doubt;
 pub mod error;
 pub mod flight;
+pub mod guard;
 pub mod health;
+pub mod instead;
+pub mod keeper;
 pub mod key;
 pub mod loader;
 pub mod parts;
 pub mod queue;
+pub mod slot;
+pub mod stage;
 pub mod stats;
+pub mod touch;
+pub mod touched;
+pub mod transact;
 pub mod update;
 pub mod upkeep;
 
@@ -23,20 +32,26 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use crate::entry::{Entry, Group, KeyHasher, Kind, Outcome, UnixMs};
+use crate::config::{CoherenceConfig, CoherenceMode};
+use crate::entry::{Entry, Group, Key, KeyHasher, Kind, Outcome, UnixMs, Version};
 use crate::keyspace::cache::{Cache, CacheFigures, Cached};
-use crate::keyspace::clock::Clock;
+use crate::keyspace::clock::{Clock, Moment};
+use crate::keyspace::coherence::status::Figures as CoherenceFigures;
+use crate::keyspace::coherence::{Coherence, Sailing, watch};
 use crate::keyspace::committer::Committer;
 use crate::keyspace::error::KeyspaceError;
-use crate::keyspace::flight::{Landing, Ticket};
+use crate::keyspace::guard::{Guard, session};
 use crate::keyspace::health::Health;
+use crate::keyspace::instead::{Awaited, Instead};
 use crate::keyspace::key::KeyRef;
 use crate::keyspace::loader::Loader;
 use crate::keyspace::parts::Parts;
 use crate::keyspace::stats::Stats;
+use crate::keyspace::touch::{Slack, Touch};
 use crate::keyspace::update::Stripes;
 use crate::limits::MAX_KEY;
-use crate::store::error::StoreError;
+use crate::store::error::{StoreError, StoreErrorKind};
+use crate::store::link::Aboard;
 use crate::store::{Counts, PoolState, ScanQuery, Store};
 
 /// What of the configuration the keyspace needs.
@@ -50,15 +65,28 @@ pub struct KeyspaceConfig {
     pub max_value_bytes: usize,
     /// The pause between two passes of the sweeper, before jitter.
     pub sweeper_interval: Duration,
+    /// How the cache is kept current.
+    pub coherence: CoherenceConfig,
+    /// Whether other daemons can be on the store.
+    pub shared: bool,
+    /// Patterns of the names that the logout guard covers.
+    pub guarded: Vec<Vec<u8>>,
+    /// How long a deletion of them is guarded.
+    pub guard_window: Duration,
+    /// By how much a durable expiry may lag behind what clients are told; see [`touch`].
+    pub touch_slack: Duration,
 }
 
 /// The entries of all databases, as commands see them.
 pub struct Keyspace {
     config: KeyspaceConfig,
+    slack: Slack,
+    guard: Guard,
     hasher: KeyHasher,
     store: Arc<dyn Store>,
     cache: Arc<Cache>,
-    clock: Clock,
+    coherence: Arc<Coherence>,
+    clock: Arc<Clock>,
     loader: Arc<Loader>,
     committer: Arc<Committer>,
     stripes: Arc<Stripes>,
@@ -101,6 +129,8 @@ pub struct Figures {
     pub misses: u64,
     /// Entries dropped from the cache for room.
     pub evicted: u64,
+    /// Touches that needed no write.
+    pub elided: u64,
     /// Expired entries that the sweeper removed from the store.
     pub expired: u64,
     /// Entries in the cache now.
@@ -113,6 +143,9 @@ pub struct Figures {
     pub store_up: bool,
 }
 
+/// How long a start waits to hear of other daemons before it goes on without a cache.
+const START_PATIENCE: Duration = Duration::from_secs(1);
+
 impl Keyspace {
     /// A keyspace over an open store, and the work that must run for it.
     ///
@@ -123,12 +156,16 @@ impl Keyspace {
         store: Arc<dyn Store>,
         stop: &CancellationToken,
     ) -> Result<(Arc<Self>, Vec<Work>), StoreError> {
-        let clock = Clock::new(0);
+        let clock = Arc::new(Clock::new(0));
         let sounding = clock.sound();
         clock.correct(sounding, store.now().await?);
+        let cache = Arc::new(Cache::new(config.cache_max_bytes));
         let keyspace = Arc::new(Self {
+            slack: slack(&config),
+            guard: Guard::new(config.guarded.clone(), config.guard_window, config.prefix.len()),
             hasher: KeyHasher::new(&store.hash_secret()),
-            cache: Arc::new(Cache::new(config.cache_max_bytes)),
+            coherence: Arc::new(Coherence::new(config.coherence, config.shared, Arc::clone(&cache))),
+            cache,
             clock,
             loader: Arc::new(Loader::new()),
             committer: Arc::new(Committer::new()),
@@ -147,14 +184,20 @@ impl Keyspace {
         let parts = || Parts {
             store: Arc::clone(&self.store),
             cache: Arc::clone(&self.cache),
+            coherence: Arc::clone(&self.coherence),
+            clock: Arc::clone(&self.clock),
             health: Arc::clone(&self.health),
             stats: Arc::clone(&self.stats),
         };
         let loader = Arc::clone(&self.loader).run(parts(), stop.clone());
         let committer = Arc::clone(&self.committer).run(parts(), stop.clone());
+        let (coherence, store, clock) = (Arc::clone(&self.coherence), Arc::clone(&self.store), Arc::clone(&self.clock));
         vec![
+            Work { name: "coherence", future: Box::pin(watch::run(coherence, store, clock, stop.clone())) },
             Work { name: "loader", future: Box::pin(loader) },
             Work { name: "committer", future: Box::pin(committer) },
+            Work { name: "keeper", future: Box::pin(keeper::run(Arc::clone(self), stop.clone())) },
+            Work { name: "auditor", future: Box::pin(audit::run(Arc::clone(self), stop.clone())) },
             Work { name: "watcher", future: Box::pin(upkeep::watch(Arc::clone(self), stop.clone())) },
             Work { name: "sweeper", future: Box::pin(upkeep::sweep(Arc::clone(self), stop.clone())) },
             Work { name: "counter", future: Box::pin(upkeep::count(Arc::clone(self), stop.clone())) },
@@ -170,51 +213,87 @@ impl Keyspace {
         if key.stored_len() > MAX_KEY { Err(KeyspaceError::KeyTooLong) } else { Ok(key) }
     }
 
-    /// The live entry of a key at `now`.
-    pub fn read(&self, key: &KeyRef<'_>, now: UnixMs) -> Read<Option<Entry>> {
-        match self.fly(key, now) {
-            Ok(entry) => Read::Hit(entry),
-            Err(ticket) => Read::Miss(Box::pin(landed(ticket))),
+    /// The live entry of a key at the moment `at`.
+    pub fn read(&self, key: &KeyRef<'_>, at: Moment) -> Read<Option<Entry>> {
+        match self.fly(key, at) {
+            Ok(entry) => Read::Hit(session(entry)),
+            Err(awaited) => Read::Miss(Box::pin(async move { Ok(session(awaited.landed().await?)) })),
         }
     }
 
-    /// The live entries of several keys at `now`, in order.
-    pub fn read_all(&self, keys: &[KeyRef<'_>], now: UnixMs) -> Read<Vec<Option<Entry>>> {
-        let answers: Vec<_> = keys.iter().map(|key| self.fly(key, now)).collect();
+    /// The live entries of several keys at the moment `at`, in order.
+    pub fn read_all(&self, keys: &[KeyRef<'_>], at: Moment) -> Read<Vec<Option<Entry>>> {
+        self.look(keys, at, session)
+    }
+
+    /// The versions of several keys at the moment `at`, in order: of live entries and of the marks of deletions.
+    pub fn versions(&self, keys: &[KeyRef<'_>], at: Moment) -> Read<Vec<Option<Version>>> {
+        self.look(keys, at, |entry| entry.map(|entry| entry.version))
+    }
+
+    /// What `of` makes of each live entry or mark, in order.
+    fn look<T: Send + 'static>(&self, keys: &[KeyRef<'_>], at: Moment, of: fn(Option<Entry>) -> T) -> Read<Vec<T>> {
+        let answers: Vec<_> = keys.iter().map(|key| self.fly(key, at)).collect();
         if answers.iter().any(Result::is_err) {
             return Read::Miss(Box::pin(async move {
                 let mut entries = Vec::with_capacity(answers.len());
                 for answer in answers {
-                    entries.push(match answer {
+                    entries.push(of(match answer {
                         Ok(entry) => entry,
-                        Err(ticket) => landed(ticket).await?,
-                    });
+                        Err(awaited) => awaited.landed().await?,
+                    }));
                 }
                 Ok(entries)
             }));
         }
-        Read::Hit(answers.into_iter().flatten().collect())
+        Read::Hit(answers.into_iter().flatten().map(of).collect())
     }
 
-    /// The cache's answer, or a ticket for the store's.
-    fn fly(&self, key: &KeyRef<'_>, now: UnixMs) -> Result<Option<Entry>, Ticket> {
-        match self.cache.get_or_fly(key, now) {
+    /// The cache's answer, or what to wait for.
+    fn fly(&self, key: &KeyRef<'_>, at: Moment) -> Result<Option<Entry>, Awaited> {
+        let proof = self.coherence.proof();
+        let (cached, instead) = if proof.covers(at.tick) {
+            (self.cache.get_or_fly(key, at.unix), None)
+        } else {
+            let instead = Instead::new(&self.cache, &self.coherence, &self.clock);
+            if !self.health.is_up()
+                && let Some(entry) = instead.of(key, at)
+            {
+                return Ok(entry);
+            }
+            (self.cache.fly(key), Some((key.to_key(), instead)))
+        };
+        match cached {
             Cached::Known(entry) => Ok(entry),
-            Cached::Joined(ticket) => Err(ticket),
+            Cached::Joined(ticket) => Err(Awaited { ticket, instead }),
             Cached::Started(flight, ticket) => {
                 if let Err(flight) = self.loader.take_on(flight) {
                     self.cache.land(&flight, &Err(KeyspaceError::Busy));
                 }
-                Err(ticket)
+                Err(Awaited { ticket, instead })
             }
         }
+    }
+
+    /// Moves the expiry of a cached entry that is proven current at the moment `at`, if nothing needs to be written for
+    /// that. Whether it did; if not, the wish is to be written. The caller sees to it that no earlier write of its own
+    /// client is pending.
+    pub fn touch(&self, key: &KeyRef<'_>, touch: &Touch<'_>, at: Moment) -> bool {
+        self.coherence.proof().covers(at.tick) && self.cache.touch(key, touch, at.unix, self.slack)
+    }
+
+    /// Which keys the logout guard covers.
+    #[must_use]
+    pub fn guard(&self) -> &Guard {
+        &self.guard
     }
 
     /// Submits a group to the committer, at once. The future resolves when the group is durable, or refused.
     ///
     /// Groups submitted one after the other that share a key are applied in that order. Dropping the future does
-    /// not take the write back. The keys of a group must be pairwise different.
-    pub fn write(&self, group: Group) -> BoxFuture<'static, Result<Outcome, KeyspaceError>> {
+    /// not take the write back. The keys of a group must be pairwise different, and none may be guarded: those are
+    /// written by [`Keyspace::update`].
+    pub fn write(&self, group: Group) -> impl Future<Output = Result<Outcome, KeyspaceError>> + Send + 'static + use<> {
         let submitted = if self.health.is_up() {
             self.committer.submit(group, Vec::new())
         } else {
@@ -223,7 +302,7 @@ impl Keyspace {
         if matches!(submitted, Err(KeyspaceError::Busy)) {
             self.stats.refused.fetch_add(1, Ordering::Relaxed);
         }
-        Box::pin(async move { submitted?.await.unwrap_or(Err(KeyspaceError::Busy)) })
+        async move { submitted?.await.unwrap_or(Err(KeyspaceError::Busy)) }
     }
 
     /// One page of keys of `db`; about `count` keys are looked at.
@@ -262,11 +341,33 @@ impl Keyspace {
         let keyspace = Arc::clone(self);
         Box::pin(async move {
             let prefix = keyspace.config.prefix.clone();
+            let sailing = keyspace.coherence.begin(&[]);
             keyspace.cache.clear();
-            let flushed = keyspace.ask(|store| store.flush(db, prefix)).await;
+            let flushed = keyspace.flush_store(db, &prefix, sailing).await;
             keyspace.cache.clear();
+            let in_doubt = flushed == Err(KeyspaceError::Store(StoreErrorKind::UnknownOutcome));
+            keyspace.coherence.settle_flush(sailing, in_doubt, keyspace.clock.tick());
+            keyspace.coherence.lift(sailing, flushed.is_ok(), in_doubt);
             flushed
         })
+    }
+
+    async fn flush_store(&self, db: Option<u8>, prefix: &[u8], sailing: Sailing) -> Result<(), KeyspaceError> {
+        let announcer = |hashes: Option<&[u64]>| self.coherence.announce(sailing, hashes);
+        loop {
+            let acknowledged = if self.coherence.is_strict() {
+                let acknowledged = self.coherence.clear_way(sailing, None, &self.clock).await;
+                Some(acknowledged.ok_or(KeyspaceError::Store(StoreErrorKind::Unacknowledged))?)
+            } else {
+                None
+            };
+            let aboard = Aboard { announcer: &announcer, acknowledged: acknowledged.as_ref() };
+            let flushed = self.ask(|store| store.flush(db, prefix.to_vec(), Some(aboard))).await;
+            if flushed != Err(KeyspaceError::Store(StoreErrorKind::Unacknowledged)) {
+                return flushed;
+            }
+            self.coherence.look_again(sailing);
+        }
     }
 
     /// `(db, keys, keys with an expiry)` of each database that has any, counted now. Reads the whole table.
@@ -285,6 +386,12 @@ impl Keyspace {
         self.last_count.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What a client calls a stored key.
+    #[must_use]
+    pub fn name_of<'a>(&self, key: &'a Key) -> &'a [u8] {
+        key.name().get(self.config.prefix.len()..).unwrap_or_default()
+    }
+
     /// The largest value that may be stored, in bytes.
     #[must_use]
     pub fn max_value(&self) -> usize {
@@ -297,20 +404,44 @@ impl Keyspace {
         self.clock.now()
     }
 
+    /// Now, on the store's clock and on this machine's.
+    #[must_use]
+    pub fn moment(&self) -> Moment {
+        self.clock.moment()
+    }
+
+    /// As [`Keyspace::moment`], at an instant of this machine's clock.
+    #[must_use]
+    pub fn moment_at(&self, instant: Instant) -> Moment {
+        self.clock.moment_at(instant)
+    }
+
+    /// Resolves when it is known whether the cache can be used, or after a while.
+    pub async fn settled(&self) {
+        self.coherence.known(START_PATIENCE).await;
+    }
+
+    /// How the cache stands towards other daemons.
+    #[must_use]
+    pub fn coherence(&self) -> CoherenceFigures {
+        self.coherence.figures(self.clock.tick())
+    }
+
     /// Bytes that an entry with this key and value occupies in the cache (`MEMORY USAGE`).
     #[must_use]
     pub fn memory_usage(key: &KeyRef<'_>, entry: &Entry) -> usize {
-        cache::cost(key.stored_len(), entry.value.len())
+        slot::cost(key.stored_len(), Some(entry.value.len()))
     }
 
     /// Figures for `INFO` and the metrics page.
     #[must_use]
     pub fn figures(&self) -> Figures {
-        let CacheFigures { hits, misses, evictions, entries, bytes } = self.cache.figures();
+        let CacheFigures { hits, misses, evictions, elided, entries, bytes } = self.cache.figures();
         Figures {
             hits,
             misses,
             evicted: evictions,
+            elided,
             expired: self.stats.swept.load(Ordering::Relaxed),
             cache_entries: entries,
             cache_bytes: bytes,
@@ -323,6 +454,12 @@ impl Keyspace {
     #[must_use]
     pub fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// Writes that wait for a commit now, and their bytes.
+    #[must_use]
+    pub fn waiting_writes(&self) -> (usize, usize) {
+        self.committer.waiting()
     }
 
     /// Gauges of the store's connections.
@@ -349,6 +486,7 @@ impl Keyspace {
     }
 }
 
-async fn landed(ticket: Ticket) -> Landing {
-    ticket.await.unwrap_or(Err(KeyspaceError::Busy))
+/// Where no node may serve what another has changed, none may answer a write from memory either.
+fn slack(config: &KeyspaceConfig) -> Slack {
+    if config.coherence.mode == CoherenceMode::Strict { Slack::OFF } else { Slack::new(config.touch_slack) }
 }

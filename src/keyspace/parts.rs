@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use crate::keyspace::cache::Cache;
+use crate::keyspace::clock::Clock;
+use crate::keyspace::coherence::Coherence;
 use crate::keyspace::health::Health;
 use crate::keyspace::stats::Stats;
 use crate::store::Store;
@@ -13,6 +15,10 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// What is filled.
     pub cache: Arc<Cache>,
+    /// What keeps it current.
+    pub coherence: Arc<Coherence>,
+    /// The store's clock, and this machine's.
+    pub clock: Arc<Clock>,
     /// Whether the store answers.
     pub health: Arc<Health>,
     /// What is counted.

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use tokio::sync::oneshot;
 
-use crate::entry::{Change, Expect, Group, Kind, Outcome, Value};
+use crate::entry::{Change, Entry, Expect, Group, Outcome};
 use crate::keyspace::error::KeyspaceError;
 use crate::keyspace::key::Carried;
 
@@ -19,8 +19,8 @@ pub type Written = Result<Outcome, KeyspaceError>;
 pub struct Submission {
     /// What to commit.
     pub group: Group,
-    /// For each mutation that changes the expiry alone: the value it leaves. As long as the group, or empty.
-    pub kept: Vec<Option<(Kind, Value)>>,
+    /// For each mutation that expects a version: the entry that has it. As long as the group, or empty.
+    pub seen: Vec<Option<Entry>>,
     /// Whom to tell.
     pub done: oneshot::Sender<Written>,
 }
@@ -28,12 +28,14 @@ pub struct Submission {
 /// Groups that are committed together.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// The groups with what they keep; their keys are pairwise different.
+    /// The groups; their keys are pairwise different.
     pub groups: Vec<Group>,
-    /// See [`Submission::kept`]; one element per group.
-    pub kept: Vec<Vec<Option<(Kind, Value)>>>,
-    /// Who waits for each group: several where a blind write absorbed earlier ones of the same key.
-    pub waiting: Vec<Vec<oneshot::Sender<Written>>>,
+    /// See [`Submission::seen`]; one element per group.
+    pub seen: Vec<Vec<Option<Entry>>>,
+    /// Who waits for each group.
+    pub waiting: Vec<oneshot::Sender<Written>>,
+    /// Who waits beside them, by the number of the group: writers whose put a later one of the same key replaced.
+    pub absorbed: Vec<(usize, oneshot::Sender<Written>)>,
     /// Mutations in all groups.
     pub rows: usize,
     /// Bytes of all mutations.
@@ -116,6 +118,7 @@ impl Queue {
     /// Takes the next batch: the oldest writes whose keys are free. `None` if there are none.
     pub fn take(&mut self) -> Option<Batch> {
         let mut builder = Builder::default();
+        builder.taken.reserve(self.waiting_rows.min(self.limits.max_batch_rows));
         let mut deferred = VecDeque::new();
         while let Some(submission) = self.waiting.pop_front() {
             let (rows, bytes) = (submission.group.len(), group_bytes(&submission.group));
@@ -197,8 +200,8 @@ impl Builder {
         self.batch.bytes += bytes;
         self.batch.submissions += 1;
         self.batch.groups.push(submission.group);
-        self.batch.kept.push(submission.kept);
-        self.batch.waiting.push(vec![submission.done]);
+        self.batch.seen.push(submission.seen);
+        self.batch.waiting.push(submission.done);
     }
 
     /// The group of the batch that this write may replace: both are lone blind puts of one key.
@@ -217,7 +220,7 @@ impl Builder {
         self.batch.bytes = self.batch.bytes + bytes - group_bytes(&self.batch.groups[index]);
         self.batch.groups[index] = submission.group;
         self.batch.submissions += 1;
-        self.batch.waiting[index].push(submission.done);
+        self.batch.absorbed.push((index, submission.done));
     }
 }
 

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::entry::{Applied, Key, KeyHasher, Mutation};
+use crate::entry::{Applied, Key, KeyHasher, Kind, Mutation};
 
 const LIMITS: QueueLimits = QueueLimits { max_waiting_bytes: 1 << 20, max_batch_rows: 8, max_batch_bytes: 4096 };
 
@@ -22,7 +22,7 @@ fn delete(number: u8) -> Mutation {
 
 fn submit(queue: &mut Queue, group: Group) -> oneshot::Receiver<Written> {
     let (done, written) = oneshot::channel();
-    assert!(queue.push(Submission { group, kept: Vec::new(), done }).is_ok());
+    assert!(queue.push(Submission { group, seen: Vec::new(), done }).is_ok());
     written
 }
 
@@ -67,7 +67,8 @@ fn a_blind_put_replaces_an_earlier_one_of_the_batch() {
     let Change::Put { value, .. } = &batch.groups[0][0].change else { panic!("a put") };
     assert_eq!(&**value, [2]);
     let answer = Ok(Outcome::Applied(vec![Applied { version: 9, existed: false }]));
-    for done in batch.waiting.into_iter().flatten() {
+    assert_eq!((batch.waiting.len(), batch.absorbed.len()), (1, 2));
+    for done in batch.waiting.into_iter().chain(batch.absorbed.into_iter().map(|(_, done)| done)) {
         assert!(done.send(answer.clone()).is_ok());
     }
     for written in &mut waiting {
@@ -93,7 +94,7 @@ fn batches_and_the_queue_are_bounded() {
     let mut queue = Queue::new(QueueLimits { max_waiting_bytes: 1000, ..LIMITS });
     submit(&mut queue, vec![put(1, &[0; 5000])]);
     let (done, _) = oneshot::channel();
-    assert!(queue.push(Submission { group: vec![put(2, b"v")], kept: Vec::new(), done }).is_err());
+    assert!(queue.push(Submission { group: vec![put(2, b"v")], seen: Vec::new(), done }).is_err());
 }
 
 /// A write of the model: its keys, and whether it is a lone blind put.
@@ -132,7 +133,7 @@ proptest! {
                         let last = seen.insert(mutation.key.name()[0], value[0]);
                         prop_assert!(last.is_none_or(|last| last < value[0]), "{last:?} then {}", value[0]);
                     }
-                    answered += batch.waiting.iter().map(Vec::len).sum::<usize>();
+                    answered += batch.waiting.len() + batch.absorbed.len();
                     flying.push(batch);
                 }
                 None => {

@@ -18,12 +18,13 @@ pub struct OperationStats {
 }
 
 /// All kinds of errors, in the order of the counters.
-pub const KINDS: [StoreErrorKind; 6] = [
+pub const KINDS: [StoreErrorKind; 7] = [
     StoreErrorKind::Unavailable,
     StoreErrorKind::UnknownOutcome,
     StoreErrorKind::Full,
     StoreErrorKind::ReadOnly,
     StoreErrorKind::Rejected,
+    StoreErrorKind::Unacknowledged,
     StoreErrorKind::Internal,
 ];
 
@@ -77,10 +78,12 @@ pub struct Stats {
     pub swept: AtomicU64,
     /// Full passes of the sweeper over the table.
     pub sweeper_passes: AtomicU64,
-    /// Writes waiting for a commit now.
-    pub queued: AtomicU64,
-    /// Bytes of values waiting for a commit now.
-    pub queued_bytes: AtomicU64,
+    /// Cached entries compared with the store.
+    pub audits: AtomicU64,
+    /// Of them, those that were not what the store had, for longer than they may be.
+    pub audits_stale: AtomicU64,
+    /// For how long at most, in ms.
+    pub audit_stale_age_ms: AtomicU64,
     /// Writes refused because the queue was full.
     pub refused: AtomicU64,
 }
@@ -98,8 +101,9 @@ impl Stats {
             conflicts: AtomicU64::new(0),
             swept: AtomicU64::new(0),
             sweeper_passes: AtomicU64::new(0),
-            queued: AtomicU64::new(0),
-            queued_bytes: AtomicU64::new(0),
+            audits: AtomicU64::new(0),
+            audits_stale: AtomicU64::new(0),
+            audit_stale_age_ms: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         }
     }

@@ -39,7 +39,7 @@ pub async fn watch(keyspace: Arc<Keyspace>, stop: CancellationToken) {
             () = keyspace.health.doubted() => {}
             () = stop.cancelled() => return,
         }
-        keyspace.committer.forget_doubtful(&keyspace.cache);
+        keyspace.coherence.expire_fences(keyspace.clock.tick());
         let sounding = keyspace.clock.sound();
         match keyspace.store.now().await {
             Ok(now) => {
@@ -112,7 +112,8 @@ fn jittered(interval: Duration) -> Duration {
     interval.mul_f64(0.5 + (random % 1000) as f64 / 1000.0)
 }
 
-async fn stopped_during(pause: Duration, stop: &CancellationToken) -> bool {
+/// Waits; true if the stop came first.
+pub(super) async fn stopped_during(pause: Duration, stop: &CancellationToken) -> bool {
     tokio::select! {
         () = tokio::time::sleep(pause) => false,
         () = stop.cancelled() => true,

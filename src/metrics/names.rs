@@ -57,10 +57,31 @@ metrics! {
     WRITES_REFUSED: Counter "cloakroom_writes_refused_total" "Writes refused because the queue was full.";
     WRITES_ABSORBED: Counter "cloakroom_writes_absorbed_total"
         "Writes that were overwritten by a later one of the same commit and so needed no row of their own.";
+    WRITES_ELIDED: Counter "cloakroom_writes_elided_total"
+        "Touches answered from memory, because the committed expiry was within the slack.";
     UPDATE_CONFLICTS: Counter "cloakroom_update_conflicts_total"
         "Tries of read-modify-write commands that met another daemon's write.";
     SWEEPER_REMOVED: Counter "cloakroom_sweeper_removed_total" "Expired entries removed from the store.";
     SWEEPER_PASSES: Counter "cloakroom_sweeper_passes_total" "Passes of the sweeper over the whole store.";
+    COHERENCE_TRUSTED: Gauge "cloakroom_coherence_trusted"
+        "1 if what is cached is proven current and used, else 0.";
+    COHERENCE_STATE: Gauge "cloakroom_coherence_state"
+        "1 for how the daemon stands towards the others on its store: off, connecting, linked, late, unreachable, unheard, standby.";
+    COHERENCE_STALENESS: Gauge "cloakroom_coherence_staleness_seconds"
+        "How far what is cached may lag behind the store, as proven by the last heartbeat.";
+    COHERENCE_EPOCH: Gauge "cloakroom_coherence_epoch" "How often the daemon began to hear of others, with an empty cache.";
+    COHERENCE_PEERS: Gauge "cloakroom_coherence_peers" "Other daemons heard of lately.";
+    COHERENCE_SENT: Counter "cloakroom_coherence_invalidations_sent_total" "Announcements of changes sent to other daemons.";
+    COHERENCE_RECEIVED: Counter "cloakroom_coherence_invalidations_received_total"
+        "Announcements of changes heard from other daemons.";
+    COHERENCE_KILLED: Counter "cloakroom_coherence_tokens_killed_total"
+        "Loads and writes on their way that another daemon's change kept out of the cache.";
+    AUDITS: Counter "cloakroom_audits_total" "Cached entries that were compared with the store.";
+    AUDIT_STALE: Counter "cloakroom_audit_stale_total"
+        "Cached entries that were found not to be what the store has, for longer than they may be; each is a bug.";
+    AUDIT_STALE_AGE: Gauge "cloakroom_audit_stale_age_seconds" "For how long at most such an entry had been so when it was found.";
+    STALE_READS: Counter "cloakroom_outage_stale_reads_total"
+        "Keys answered from the cache beyond its proof, because the store was away.";
     PANICS: Counter "cloakroom_panics_total" "Panics of the daemon, each of which is a bug.";
     PROCESS_CPU: Counter "process_cpu_seconds_total" "User and system CPU time of the process.";
     PROCESS_MEMORY: Gauge "process_resident_memory_bytes" "Resident memory of the process.";

@@ -23,8 +23,7 @@ pub fn encode(reply: &Reply, protocol: Protocol, out: &mut BytesMut) {
         Reply::Value(value) => bulk(value, out),
         Reply::Bulk(bytes) => bulk(bytes, out),
         Reply::Int(number) => {
-            out.put_u8(b':');
-            line(*number, out);
+            marked_line(b':', *number, out);
         }
         Reply::Simple(text) => simple(text, out),
         Reply::Error(error) => fault(error, out),
@@ -53,10 +52,9 @@ pub fn encode(reply: &Reply, protocol: Protocol, out: &mut BytesMut) {
 fn bulk(bytes: &[u8], out: &mut BytesMut) {
     // The marker, 20 digits and two line ends.
     out.reserve(bytes.len() + 25);
-    out.put_u8(b'$');
-    line(bytes.len() as i64, out);
-    out.put_slice(bytes);
-    out.put_slice(b"\r\n");
+    marked_line(b'$', bytes.len() as i64, out);
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
 }
 
 fn simple(text: &str, out: &mut BytesMut) {
@@ -121,8 +119,7 @@ fn double(number: f64, protocol: Protocol, out: &mut BytesMut) {
 }
 
 fn aggregate(marker: u8, items: &[Reply], protocol: Protocol, out: &mut BytesMut) {
-    out.put_u8(marker);
-    line(items.len() as i64, out);
+    marked_line(marker, items.len() as i64, out);
     for item in items {
         encode(item, protocol, out);
     }
@@ -133,24 +130,22 @@ fn map(pairs: &[(Reply, Reply)], protocol: Protocol, out: &mut BytesMut) {
         Protocol::Resp2 => (b'*', pairs.len() * 2),
         Protocol::Resp3 => (b'%', pairs.len()),
     };
-    out.put_u8(marker);
-    line(length as i64, out);
+    marked_line(marker, length as i64, out);
     for (key, value) in pairs {
         encode(key, protocol, out);
         encode(value, protocol, out);
     }
 }
 
-/// A decimal number and the end of its line.
-fn line(number: i64, out: &mut BytesMut) {
-    // 20 bytes hold i64::MIN; two more, the line end.
-    let mut digits = [0_u8; 22];
-    let mut at = digits.len() - 2;
-    digits[at..].copy_from_slice(b"\r\n");
+/// A marker, a decimal number, and the end of the line.
+fn marked_line(marker: u8, number: i64, out: &mut BytesMut) {
+    // A marker, the 20 bytes of i64::MIN, and the line's end.
+    let mut text = *b"_____________________\r\n";
+    let mut at = text.len() - 2;
     let mut rest = number.unsigned_abs();
     loop {
         at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
+        text[at] = b'0' + (rest % 10) as u8;
         rest /= 10;
         if rest == 0 {
             break;
@@ -158,9 +153,11 @@ fn line(number: i64, out: &mut BytesMut) {
     }
     if number < 0 {
         at -= 1;
-        digits[at] = b'-';
+        text[at] = b'-';
     }
-    out.put_slice(&digits[at..]);
+    at -= 1;
+    text[at] = marker;
+    out.extend_from_slice(&text[at..]);
 }
 
 fn leaf2(frame: &Frame2<'_>, out: &mut BytesMut) {

@@ -91,6 +91,8 @@ pub enum ErrorReply {
     Protocol(ProtocolFault),
     /// The store is away.
     Unavailable,
+    /// Other daemons may still serve what the write was to replace.
+    Unacknowledged,
     /// The connection to the store was lost while it committed.
     UnknownOutcome,
     /// The store has no room left.
@@ -99,8 +101,14 @@ pub enum ErrorReply {
     ReadOnly,
     /// The store refused this value.
     Rejected,
+    /// The key was deleted a moment ago, and only `NX` may create it now.
+    Guarded,
     /// Too many writers changed the key at once.
     Contended,
+    /// `EXECABORT Transaction discarded because of previous errors.`
+    ExecAbort,
+    /// `EXECABORT Transaction discarded because of: X`, for an `EXEC` that was refused itself.
+    ExecRefused(Box<ErrorReply>),
     /// A fault of ours; the log has it.
     Internal,
     /// The daemon has not reached its store yet since it started.
@@ -182,6 +190,11 @@ impl fmt::Display for ErrorReply {
             Self::ValueTooLong { limit } => {
                 return write!(f, "ERR value is too long (the limit is {limit} bytes)");
             }
+            Self::ExecRefused(why) => {
+                let why = why.to_string();
+                let why = why.strip_prefix("ERR ").unwrap_or(&why);
+                return write!(f, "EXECABORT Transaction discarded because of: {why}");
+            }
             Self::Protocol(fault) => return write!(f, "ERR Protocol error: {fault}"),
             Self::Other(text) => text,
             Self::Quoted(text) => text.as_str(),
@@ -232,6 +245,9 @@ impl ErrorReply {
             }
             Self::MaxClients => "ERR max number of clients reached",
             Self::Unavailable => "ERR the session store is not available, try again later",
+            Self::Unacknowledged => {
+                "ERR other daemons cannot be told of the write, nothing was changed, try again later"
+            }
             Self::UnknownOutcome => {
                 "ERR the connection to the session store was lost while committing: the write may or may not have \
                  been applied"
@@ -239,7 +255,9 @@ impl ErrorReply {
             Self::StoreFull => "ERR the session store is full, the write was not applied",
             Self::ReadOnly => "READONLY The session store does not accept writes now.",
             Self::Rejected => "ERR the session store refused this value",
+            Self::Guarded => "GUARDED this key was deleted a moment ago; only a write with NX can create it now",
             Self::Contended => "ERR too many concurrent changes of this key, try again",
+            Self::ExecAbort => "EXECABORT Transaction discarded because of previous errors.",
             Self::Loading => "LOADING Cloakroom is waiting for its session store",
             // `Internal`; those with data are written by `fmt`.
             _ => "ERR internal error, see the log of the daemon",

@@ -78,6 +78,9 @@ impl Parser {
     /// After an error the stream has no meaning any more: the connection is to be closed.
     pub fn parse(&mut self, buf: &[u8]) -> Result<Parsed, ProtocolFault> {
         if self.step == Step::Start {
+            if let Some(consumed) = self.quick(buf) {
+                return Ok(Parsed::Request { consumed });
+            }
             match buf.first() {
                 None => return Ok(Parsed::Incomplete),
                 Some(b'*') => {}
@@ -107,6 +110,32 @@ impl Parser {
             }
         }
         Ok(Parsed::Request { consumed: self.finish() })
+    }
+
+    /// A usual request that is there as a whole: nothing to remember, and no error. All else is for the careful way, which
+    /// comes to the same result where this one gives up.
+    fn quick(&mut self, buf: &[u8]) -> Option<usize> {
+        if buf.first() != Some(&b'*') || self.searched != 0 {
+            return None;
+        }
+        self.clear();
+        let (arguments, mut at) = quick_line(buf, 1)?;
+        if arguments == 0 || arguments > self.limits.max_args.min(REQUEST.max_args) {
+            return None;
+        }
+        for _ in 0..arguments {
+            if buf.get(at) != Some(&b'$') {
+                return None;
+            }
+            let (length, start) = quick_line(buf, at + 1)?;
+            let end = start + length;
+            if length > self.limits.max_bulk.min(REQUEST.max_bulk) || end + 2 > self.limits.max_request.min(buf.len()) {
+                return None;
+            }
+            self.ranges.push(start..end);
+            at = end + 2;
+        }
+        Some(at)
     }
 
     /// The arguments of the request that [`Parser::parse`] just found in `buf`.
@@ -181,29 +210,7 @@ impl Parser {
     }
 
     /// The line at `self.at`: one marker, a number, CR and any byte; `None` if it is not whole yet.
-    #[inline]
     fn line(&mut self, buf: &[u8], too_long: ProtocolFault) -> Result<Option<Line>, ProtocolFault> {
-        let rest = &buf[self.at..];
-        // Nearly every line is whole and short: no search for its end, no second look at its digits.
-        let mut number = 0;
-        for (index, byte) in rest.iter().enumerate().skip(1).take(QUICK_DIGITS) {
-            let digit = byte.wrapping_sub(b'0');
-            if digit <= 9 {
-                number = number * 10 + i64::from(digit);
-                continue;
-            }
-            let canonical = index == 2 || (index > 2 && rest[1] != b'0');
-            if *byte == b'\r' && canonical && index + 1 < rest.len() {
-                self.searched = 0;
-                return Ok(Some(Line { number: Some(number), end: self.at + index + 2 }));
-            }
-            break;
-        }
-        self.careful_line(buf, too_long)
-    }
-
-    #[cold]
-    fn careful_line(&mut self, buf: &[u8], too_long: ProtocolFault) -> Result<Option<Line>, ProtocolFault> {
         let Some(end) = self.find(buf, b'\r', too_long)? else { return Ok(None) };
         if end + 1 >= buf.len() {
             // The CR is found again at once.
@@ -239,6 +246,22 @@ impl Parser {
         let consumed = self.finish();
         if self.ranges.is_empty() { Ok(Parsed::Empty { consumed }) } else { Ok(Parsed::Request { consumed }) }
     }
+}
+
+/// The number at `at` and the first byte after its line; `None` unless it is whole, short and written as usual.
+#[inline]
+fn quick_line(buf: &[u8], at: usize) -> Option<(usize, usize)> {
+    let digits = buf.get(at..buf.len().min(at + QUICK_DIGITS + 1))?;
+    let mut number = 0;
+    for (index, byte) in digits.iter().enumerate() {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            let canonical = index == 1 || (index > 1 && digits[0] != b'0');
+            return (*byte == b'\r' && canonical).then_some((number, at + index + 2));
+        }
+        number = number * 10 + usize::from(digit);
+    }
+    None
 }
 
 /// A whole length line.

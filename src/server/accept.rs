@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::command::request::{ClientState, ReplyMode};
+use crate::command::request::{ClientState, ReplyMode, Transaction};
 use crate::resp::error::ErrorReply;
 use crate::resp::reply::Protocol;
 use crate::server::bind::Listener;
@@ -115,6 +115,7 @@ where
         replies: ReplyMode::default(),
         no_evict: false,
         connected_at: now,
+        transaction: Transaction::default(),
     };
     let connection = Connection::new(stream, client, registration, Arc::clone(shared));
     let shared = Arc::clone(shared);

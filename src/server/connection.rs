@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
+use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::command::dispatch::{self, Resolved};
@@ -15,8 +16,8 @@ use crate::command::request::{ClientState, Flow, ReplyMode, Request};
 use crate::command::server::Registration;
 use crate::command::spec::Spec;
 use crate::command::table::CommandId;
-use crate::entry::UnixMs;
 use crate::keyspace::Keyspace;
+use crate::keyspace::clock::Moment;
 use crate::limits;
 use crate::resp::args::Args;
 use crate::resp::encode::encode;
@@ -83,6 +84,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// answered first). I/O errors end it quietly, as they are the client's doing.
     pub async fn run(mut self, ended: impl Future<Output = ()>) {
         let mut ended = std::pin::pin!(ended);
+        // Held here, so that no batch touches a counter that all connections share.
+        let shared = Arc::clone(&self.shared);
         loop {
             self.make_room();
             tokio::select! {
@@ -98,10 +101,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
             let begun = Instant::now();
-            let next = self.run_batch().await;
+            let next = match shared.keyspace.get() {
+                Some(keyspace) => self.run_batch(keyspace, keyspace.moment_at(begun)).await,
+                None => self.refuse_while_loading(),
+            };
             let answered = self.answer_all().await;
-            let commands = self.output.tally.book(&self.shared.commands, begun.elapsed());
-            self.shared.info.counters.commands.fetch_add(commands, Relaxed);
+            let commands = self.output.tally.book(&shared.commands, begun.elapsed());
+            shared.info.counters.commands.fetch_add(commands, Relaxed);
             if answered.is_err() || next == Next::Close {
                 let _ = self.stream.shutdown().await;
                 return;
@@ -119,26 +125,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Runs every request that has arrived in full.
-    async fn run_batch(&mut self) -> Next {
-        let shared = Arc::clone(&self.shared);
-        let Some(keyspace) = shared.keyspace.get() else {
-            return self.refuse_while_loading();
-        };
-        let now = keyspace.now();
+    async fn run_batch(&mut self, keyspace: &Arc<Keyspace>, mut now: Moment) -> Next {
         let mut at = 0;
         let next = loop {
             match self.parser.parse(&self.input[at..]) {
                 Ok(Parsed::Incomplete) => break Next::Read,
                 Ok(Parsed::Empty { consumed }) => at += consumed,
                 Ok(Parsed::Request { consumed }) => {
-                    if self.run_command(at, keyspace, now).await == Next::Close {
+                    if self.run_command(at, keyspace, &mut now).await == Next::Close {
                         break Next::Close;
                     }
                     at += consumed;
-                    if (self.output.bytes.len() >= FLUSH_BYTES || self.pending.len() >= MAX_PENDING)
-                        && self.answer_all().await.is_err()
-                    {
-                        break Next::Close;
+                    if self.output.bytes.len() >= FLUSH_BYTES || self.pending.len() >= MAX_PENDING {
+                        if self.answer_all().await.is_err() {
+                            break Next::Close;
+                        }
+                        now = keyspace.moment();
                     }
                 }
                 Err(fault) => {
@@ -148,7 +150,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         };
         self.input.advance(at);
-        self.registration.seen(now, self.last_command);
+        self.registration.seen(now.unix, self.last_command);
         next
     }
 
@@ -175,14 +177,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Runs the request that the parser just found at `at` of the input.
-    async fn run_command(&mut self, at: usize, keyspace: &Arc<Keyspace>, now: UnixMs) -> Next {
+    async fn run_command(&mut self, at: usize, keyspace: &Arc<Keyspace>, now: &mut Moment) -> Next {
         let args = self.parser.args(&self.input[at..]);
         let resolved = dispatch::resolve(args, self.client.authenticated);
         let spec = resolved.as_ref().ok().map(|resolved| resolved.spec);
+        let db = self.client.db;
+        let mut touched = None;
+        let mut behind = false;
         if !self.pending.is_empty() {
-            let touches = touches(spec, args, keyspace, self.client.db);
-            if self.pending.conflicts(&touches) && self.answer_all().await.is_err() {
+            let touches = touched.insert(touches(spec, args, keyspace, db));
+            if !self.pending.conflicts(touches) {
+                behind = self.pending.holds(touches);
+            } else if self.answer_all().await.is_err() {
                 return Next::Close;
+            } else {
+                *now = keyspace.moment();
             }
         }
         let skip = self.client.replies == ReplyMode::SkipNext;
@@ -190,17 +199,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.client.replies = ReplyMode::On;
         }
         let args = self.parser.args(&self.input[at..]);
-        let db = self.client.db;
         let (id, flow) = match resolved {
             Ok(Resolved { id, spec }) => {
                 let server = &self.shared.info;
-                let mut request = Request { args, now, client: &mut self.client, keyspace, server };
+                let Moment { unix: now, tick } = *now;
+                let client = &mut self.client;
+                let lookup = dispatch::for_script;
+                let mut request = Request { args, now, tick, behind, client, keyspace, server, stage: None, lookup };
                 self.last_command = id.index();
                 (Some(id), dispatch::run(spec, &mut request))
             }
             // Not a Redis client: it is told nothing, as in Redis.
             Err(refused) if refused.close => return Next::Close,
-            Err(refused) => (refused.id, refused.into()),
+            Err(refused) => (refused.id, dispatch::refuse(refused, &mut self.client)),
         };
         match flow {
             flow if skip || self.client.replies != ReplyMode::On => self.run_silently(id, flow).await,
@@ -209,7 +220,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Next::Read
             }
             Flow::Wait(reply) => {
-                let touches = touches(spec, self.parser.args(&self.input[at..]), keyspace, db);
+                let touches =
+                    touched.unwrap_or_else(|| touches(spec, self.parser.args(&self.input[at..]), keyspace, db));
                 self.pending.owe(id, reply, touches);
                 Next::Read
             }
@@ -217,7 +229,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.give(id, reply);
                 Next::Close
             }
+            Flow::Alone(run) => {
+                let reply = self.run_alone(run).await;
+                self.give(id, reply);
+                Next::Read
+            }
         }
+    }
+
+    /// Runs what has the connection for itself. All earlier replies have been given, since it touches everything.
+    async fn run_alone(&mut self, run: BoxFuture<'static, (Reply, ClientState)>) -> Reply {
+        debug_assert!(self.pending.is_empty(), "nothing runs beside it");
+        let (reply, client) = run.await;
+        self.client = client;
+        reply
     }
 
     /// Runs a command whose reply the client does not want (`CLIENT REPLY`).
@@ -226,6 +251,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Flow::Done(reply) => (reply, Next::Read),
             Flow::Wait(reply) => (reply.await, Next::Read),
             Flow::Close(reply) => (reply, Next::Close),
+            Flow::Alone(run) => (self.run_alone(run).await, Next::Read),
         };
         self.output.tally.add(id, matches!(reply, Reply::Error(_)));
         next
@@ -279,12 +305,14 @@ impl Output {
 /// What a request touches, for the order of the connection's commands.
 fn touches(spec: Option<&Spec>, args: Args<'_>, keyspace: &Keyspace, db: u8) -> Touches {
     let Some(spec) = spec else { return Touches::All };
-    let mut hashes = Vec::new();
+    let (mut hashes, mut guarded) = (Vec::new(), false);
     for name in spec.keys_of(args) {
         // A key that is too long is refused by the handler and so touches nothing.
         if let Ok(key) = keyspace.key(db, name) {
             hashes.push(key.hash());
+            // Writes of guarded keys look at them first.
+            guarded |= keyspace.guard().covers_ref(&key);
         }
     }
-    if hashes.is_empty() { Touches::All } else { Touches::Keys { hashes, blind: spec.may_queue(args) } }
+    if hashes.is_empty() { Touches::All } else { Touches::Keys { hashes, blind: !guarded && spec.may_queue(args) } }
 }

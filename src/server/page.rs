@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::keyspace::Keyspace;
+use crate::keyspace::coherence::status::{Figures, State};
 use crate::keyspace::stats::{OperationStats, Stats};
 use crate::metrics::names::{self, Metric};
 use crate::metrics::page::{Page, Scrape};
@@ -64,13 +65,17 @@ fn process(scrape: &mut Scrape<'_>) {
 fn keyspace(scrape: &mut Scrape<'_>, keyspace: &Keyspace) {
     let figures = keyspace.figures();
     let stats = keyspace.stats();
+    let (waiting, waiting_bytes) = keyspace.waiting_writes();
     for (metric, value) in [
         (&names::CACHE_HITS, figures.hits),
         (&names::CACHE_MISSES, figures.misses),
         (&names::CACHE_EVICTIONS, figures.evicted),
         (&names::WRITES_REFUSED, stats.refused.load(Relaxed)),
         (&names::WRITES_ABSORBED, stats.absorbed.load(Relaxed)),
+        (&names::WRITES_ELIDED, figures.elided),
         (&names::UPDATE_CONFLICTS, stats.conflicts.load(Relaxed)),
+        (&names::AUDITS, stats.audits.load(Relaxed)),
+        (&names::AUDIT_STALE, stats.audits_stale.load(Relaxed)),
         (&names::SWEEPER_REMOVED, figures.expired),
         (&names::SWEEPER_PASSES, stats.sweeper_passes.load(Relaxed)),
     ] {
@@ -81,8 +86,8 @@ fn keyspace(scrape: &mut Scrape<'_>, keyspace: &Keyspace) {
         (&names::CACHE_BYTES, figures.cache_bytes),
         (&names::CACHE_MAX_BYTES, figures.cache_max_bytes),
         (&names::STORE_UP, u64::from(figures.store_up)),
-        (&names::WRITES_QUEUED, stats.queued.load(Relaxed)),
-        (&names::WRITES_QUEUED_BYTES, stats.queued_bytes.load(Relaxed)),
+        (&names::WRITES_QUEUED, waiting as u64),
+        (&names::WRITES_QUEUED_BYTES, waiting_bytes as u64),
     ] {
         scrape.gauge(metric, &[], value as f64);
     }
@@ -91,6 +96,25 @@ fn keyspace(scrape: &mut Scrape<'_>, keyspace: &Keyspace) {
         scrape.gauge(&names::STORE_CONNECTIONS, &[("state", state)], f64::from(count));
     }
     operations(scrape, stats);
+    scrape.gauge(&names::AUDIT_STALE_AGE, &[], stats.audit_stale_age_ms.load(Relaxed) as f64 / 1000.0);
+    coherence(scrape, &keyspace.coherence());
+}
+
+fn coherence(scrape: &mut Scrape<'_>, figures: &Figures) {
+    scrape.gauge(&names::COHERENCE_TRUSTED, &[], f64::from(u8::from(figures.covered)));
+    for state in State::ALL {
+        let is = figures.state == state;
+        scrape.gauge(&names::COHERENCE_STATE, &[("state", state.label())], f64::from(u8::from(is)));
+    }
+    if let Some(staleness) = figures.staleness {
+        scrape.gauge(&names::COHERENCE_STALENESS, &[], staleness.as_secs_f64());
+    }
+    scrape.gauge(&names::COHERENCE_EPOCH, &[], figures.epoch as f64);
+    scrape.gauge(&names::COHERENCE_PEERS, &[], figures.peers as f64);
+    scrape.counter(&names::COHERENCE_SENT, &[], figures.sent);
+    scrape.counter(&names::COHERENCE_RECEIVED, &[], figures.received);
+    scrape.counter(&names::COHERENCE_KILLED, &[], figures.killed);
+    scrape.counter(&names::STALE_READS, &[], figures.stale);
 }
 
 fn operations(scrape: &mut Scrape<'_>, stats: &Stats) {

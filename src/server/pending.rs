@@ -1,5 +1,8 @@
 //! The replies that a connection still owes, in the order of their requests; and which keys they are about.
 
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
@@ -13,11 +16,37 @@ pub type Answered = (Option<CommandId>, Reply);
 /// See the file's header. Dropping it forgets the replies; writes that were begun go on.
 #[derive(Default)]
 pub struct Pending {
-    replies: FuturesOrdered<BoxFuture<'static, Answered>>,
-    /// Hashes of keys that unanswered commands touch, and whether all of those only write blindly.
+    replies: FuturesOrdered<Owed>,
+    /// Hashes of keys that unanswered commands touch, and whether they only write blindly.
     keys: Vec<(u64, bool)>,
+    /// Whether some of them do not.
+    some_read: bool,
     /// An unanswered command concerns all keys: nothing may start before it has ended.
     barrier: bool,
+}
+
+/// A reply that is waited for, or that waits for its turn.
+struct Owed {
+    id: Option<CommandId>,
+    reply: Awaited,
+}
+
+enum Awaited {
+    Later(BoxFuture<'static, Reply>),
+    /// `None` once it was given.
+    There(Option<Reply>),
+}
+
+impl Future for Owed {
+    type Output = Answered;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answered> {
+        let reply = match &mut self.reply {
+            Awaited::Later(reply) => ready!(reply.as_mut().poll(context)),
+            Awaited::There(reply) => reply.take().expect("polled until it is ready"),
+        };
+        Poll::Ready((self.id, reply))
+    }
 }
 
 /// What a command touches.
@@ -55,8 +84,18 @@ impl Pending {
             _ if self.barrier => true,
             Touches::All => true,
             Touches::Keys { hashes, blind } => {
-                self.keys.iter().any(|(hash, held_blind)| !(*blind && *held_blind) && hashes.contains(hash))
+                (self.some_read || !blind)
+                    && self.keys.iter().any(|(hash, held_blind)| !(*blind && *held_blind) && hashes.contains(hash))
             }
+        }
+    }
+
+    /// Whether an unanswered command touches a key that this touches.
+    #[must_use]
+    pub fn holds(&self, touches: &Touches) -> bool {
+        match touches {
+            Touches::All => !self.is_empty(),
+            Touches::Keys { hashes, .. } => self.keys.iter().any(|(hash, _)| hashes.contains(hash)),
         }
     }
 
@@ -64,14 +103,17 @@ impl Pending {
     pub fn owe(&mut self, id: Option<CommandId>, reply: BoxFuture<'static, Reply>, touches: Touches) {
         match touches {
             Touches::All => self.barrier = true,
-            Touches::Keys { hashes, blind } => self.keys.extend(hashes.into_iter().map(|hash| (hash, blind))),
+            Touches::Keys { hashes, blind } => {
+                self.some_read |= !blind;
+                self.keys.extend(hashes.into_iter().map(|hash| (hash, blind)));
+            }
         }
-        self.replies.push_back(Box::pin(async move { (id, reply.await) }));
+        self.replies.push_back(Owed { id, reply: Awaited::Later(reply) });
     }
 
     /// Owes a reply that is there, but has to wait for its turn.
     pub fn queue(&mut self, id: Option<CommandId>, reply: Reply) {
-        self.replies.push_back(Box::pin(std::future::ready((id, reply))));
+        self.replies.push_back(Owed { id, reply: Awaited::There(Some(reply)) });
     }
 
     /// The next reply in order; `None` when none is owed.
@@ -83,6 +125,7 @@ impl Pending {
     pub fn settle(&mut self) {
         debug_assert!(self.is_empty(), "replies are owed");
         self.keys.clear();
+        self.some_read = false;
         self.barrier = false;
     }
 }
@@ -115,6 +158,17 @@ mod tests {
         ] {
             assert_eq!(owing(held).conflicts(&next), waits);
         }
+    }
+
+    #[test]
+    fn a_blind_write_knows_what_is_before_it() {
+        let pending = owing(keys(&[1, 2], true));
+        for (next, behind) in
+            [(keys(&[1], true), true), (keys(&[3], true), false), (keys(&[3, 2], false), true), (Touches::All, true)]
+        {
+            assert_eq!(pending.holds(&next), behind);
+        }
+        assert!(!Pending::default().holds(&Touches::All));
     }
 
     #[tokio::test]

@@ -24,6 +24,8 @@ pub enum StoreErrorKind {
     ReadOnly,
     /// The store refused this row for its content; nothing of its group was applied.
     Rejected,
+    /// A daemon whose lease is alive has not acknowledged the write; nothing was applied.
+    Unacknowledged,
     /// Anything else; nothing was applied.
     Internal,
 }
@@ -68,6 +70,7 @@ impl StoreErrorKind {
             Self::Full => "full",
             Self::ReadOnly => "read_only",
             Self::Rejected => "rejected",
+            Self::Unacknowledged => "unacknowledged",
             Self::Internal => "internal",
         }
     }
@@ -81,6 +84,7 @@ impl fmt::Display for StoreError {
             StoreErrorKind::Full => "the store is full",
             StoreErrorKind::ReadOnly => "the store is read-only",
             StoreErrorKind::Rejected => "the store refused a row",
+            StoreErrorKind::Unacknowledged => "another daemon has not acknowledged the write",
             StoreErrorKind::Internal => "the store failed",
         })
     }

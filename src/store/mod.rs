@@ -4,6 +4,7 @@
 //! conformance suite in `tests/store.rs`.
 
 pub mod error;
+pub mod link;
 mod page;
 pub mod postgres;
 pub mod sqlite;
@@ -12,6 +13,7 @@ use futures_util::future::BoxFuture;
 
 use crate::entry::{Entry, Group, Key, Kind, Outcome, UnixMs};
 use crate::store::error::StoreError;
+use crate::store::link::{Announce, Link};
 
 /// One page of a `SCAN`.
 #[derive(Clone, Debug)]
@@ -86,8 +88,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Applies groups; each has its own outcome, in order. All keys of a batch are pairwise different.
     ///
-    /// A result that is `Ok` is durable. Groups are independent: one that fails does not fail another.
-    fn commit<'a>(&'a self, batch: &'a [Group]) -> BoxFuture<'a, Vec<Result<Outcome, StoreError>>>;
+    /// A result that is `Ok` is durable. Groups are independent: one that fails does not fail another. Each transaction
+    /// announces what it changes.
+    fn commit<'a>(
+        &'a self,
+        batch: &'a [Group],
+        announce: Announce<'a>,
+    ) -> BoxFuture<'a, Vec<Result<Outcome, StoreError>>>;
 
     /// One page of keys.
     fn scan(&self, query: ScanQuery) -> BoxFuture<'_, Result<ScanPage, StoreError>>;
@@ -95,8 +102,13 @@ pub trait Store: Send + Sync + 'static {
     /// A random live key of `db` that begins with `prefix`, if there is one.
     fn random(&self, db: u8, prefix: Vec<u8>) -> BoxFuture<'_, Result<Option<Box<[u8]>>, StoreError>>;
 
-    /// Deletes every entry whose key begins with `prefix`, of one database or (`None`) of all.
-    fn flush(&self, db: Option<u8>, prefix: Vec<u8>) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// Deletes every entry whose key begins with `prefix`, of one database or (`None`) of all, and announces it.
+    fn flush<'a>(
+        &'a self,
+        db: Option<u8>,
+        prefix: Vec<u8>,
+        announce: Announce<'a>,
+    ) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// The numbers of live entries whose key begins with `prefix`, and of those with an expiry:
     /// `(db, keys, expires)` for each database that has any, in order. Reads the whole table.
@@ -107,6 +119,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// The store's clock. Also the probe behind `/readyz`.
     fn now(&self) -> BoxFuture<'_, Result<UnixMs, StoreError>>;
+
+    /// A new link to the other daemons on this store; `None` if there can be none. A store that takes no writes has no
+    /// links: that is an error of kind [`error::StoreErrorKind::ReadOnly`].
+    fn link(&self) -> BoxFuture<'_, Result<Option<Link>, StoreError>>;
 
     /// Gauges for the metrics page.
     fn pool(&self) -> PoolState;

@@ -23,6 +23,8 @@ pub enum Rule {
     Near(i64),
     /// The same type of reply: ids, free text, random choices. Errors and nulls exactly.
     SameType,
+    /// Every byte, but a fault of the language is only told at the same place: Luau words it in its own way.
+    Script,
     /// The handshake: all but the version and the connection's id.
     Hello,
 }
@@ -35,8 +37,9 @@ pub fn rule(args: &[Vec<u8>]) -> Rule {
         ("TTL" | "EXPIRETIME", _) => Rule::Near(SLACK_S),
         ("PTTL" | "PEXPIRETIME", _) => Rule::Near(SLACK_MS),
         ("KEYS", _) => Rule::SameSet,
+        ("EVAL" | "EVAL_RO" | "SCRIPT", _) => Rule::Script,
         ("HELLO", _) => Rule::Hello,
-        ("RANDOMKEY" | "INFO" | "MEMORY", _) | ("CLIENT", "ID" | "INFO" | "LIST") => Rule::SameType,
+        ("HRANDFIELD" | "RANDOMKEY" | "INFO" | "MEMORY", _) | ("CLIENT", "ID" | "INFO" | "LIST") => Rule::SameType,
         _ => Rule::Same,
     }
 }
@@ -80,6 +83,10 @@ pub fn agree(rule: Rule, theirs: &Outcome, ours: &Outcome) -> bool {
             let kind = |bytes: &[u8]| (bytes.first().copied(), bytes.get(1) == Some(&b'-'));
             kind(theirs) == kind(ours) && theirs.first() != Some(&b'-')
         }
+        Rule::Script => match (place_of_fault(theirs), place_of_fault(ours)) {
+            (Some(theirs), Some(ours)) => theirs == ours,
+            _ => false,
+        },
         Rule::Hello => without_identity(theirs) == without_identity(ours),
     }
 }
@@ -92,6 +99,15 @@ pub enum Step {
         /// What is sent.
         bytes: Vec<u8>,
         /// The arguments, if the form is an ordinary request.
+        args: Vec<Vec<u8>>,
+        /// The line in the table.
+        text: String,
+    },
+    /// A request on a second connection.
+    Other {
+        /// What is sent.
+        bytes: Vec<u8>,
+        /// The arguments.
         args: Vec<Vec<u8>>,
         /// The line in the table.
         text: String,
@@ -129,6 +145,12 @@ pub fn request(args: Vec<Vec<u8>>) -> Step {
     Step::Send { bytes: encode(&args), args, text }
 }
 
+/// A request on the second connection as a step.
+pub fn other(args: Vec<Vec<u8>>) -> Step {
+    let text = args.iter().map(|arg| format!("\"{}\"", shown(arg))).collect::<Vec<_>>().join(" ");
+    Step::Other { bytes: encode(&args), args, text: format!("@other {text}") }
+}
+
 fn step(line: &str) -> Step {
     let text = line.to_owned();
     if let Some(rest) = line.strip_prefix("@inline ") {
@@ -137,6 +159,9 @@ fn step(line: &str) -> Step {
     if let Some(rest) = line.strip_prefix("@raw ") {
         let quoted = rest.trim().trim_start_matches('"').trim_end_matches('"');
         return Step::Send { bytes: unescape(quoted), args: Vec::new(), text };
+    }
+    if let Some(rest) = line.strip_prefix("@other ") {
+        return other(split(rest));
     }
     if let Some(rest) = line.strip_prefix("@scan") {
         return Step::Scan(split(rest));
@@ -186,7 +211,7 @@ impl Pair {
             let [theirs, ours] = links.each_mut().map(|link| link.run(batch));
             for (step, (theirs, ours)) in batch.iter().zip(theirs.iter().zip(&ours)) {
                 let (rule, text) = match step {
-                    Step::Send { args, text, .. } => (rule(args), text.as_str()),
+                    Step::Send { args, text, .. } | Step::Other { args, text, .. } => (rule(args), text.as_str()),
                     Step::Scan(_) => (Rule::Same, "(a whole SCAN)"),
                     Step::Sleep(_) => continue,
                 };
@@ -220,16 +245,22 @@ struct Link {
     port: u16,
     mode: Mode,
     client: Client,
+    other: Option<Client>,
 }
 
 impl Link {
     fn open(port: u16, mode: Mode) -> Self {
-        Self { port, mode, client: greet(port, mode) }
+        Self { port, mode, client: greet(port, mode), other: None }
     }
 
     fn run(&mut self, batch: &[Step]) -> Vec<Outcome> {
         match batch {
             [Step::Scan(args)] => return vec![self.scan(args)],
+            [Step::Other { bytes, .. }] => {
+                let other = self.other.get_or_insert_with(|| greet(self.port, self.mode));
+                other.send(bytes);
+                return vec![Outcome::Reply(other.reply())];
+            }
             [Step::Sleep(pause)] => {
                 std::thread::sleep(*pause);
                 return vec![Outcome::Closed];
@@ -298,6 +329,16 @@ fn greet(port: u16, mode: Mode) -> Client {
 
 fn integer(bytes: &[u8]) -> Option<i64> {
     std::str::from_utf8(bytes).ok()?.strip_prefix(':')?.trim_end().parse().ok()
+}
+
+/// Of an error that the language itself has found: what stands before its text, and the script and line after it.
+fn place_of_fault(reply: &[u8]) -> Option<(String, String)> {
+    let text = String::from_utf8_lossy(reply).into_owned();
+    let is_of_language = [": attempt to ", "Error compiling script"].iter().any(|begin| text.contains(begin));
+    let place = text.find("user_script:").filter(|_| text.starts_with('-') && is_of_language)?;
+    let end = place + text[place..].find(": ")?;
+    let script = text.find(" script: ").map_or("", |at| &text[at..]);
+    Some((text[..end].to_owned(), script.to_owned()))
 }
 
 fn sorted(bytes: &[u8]) -> (Option<u8>, Vec<String>) {

@@ -17,6 +17,10 @@ pub enum StoreKind<'a> {
     Sqlite,
     /// A running cluster.
     Postgres(&'a Cluster),
+    /// A database of a running cluster.
+    Database(&'a Cluster, &'a str),
+    /// What this URL leads to.
+    Url(&'a str),
 }
 
 /// A running daemon with a directory of its own. Dropping it kills exactly this process.
@@ -51,6 +55,8 @@ impl Daemon {
             store: match store {
                 StoreKind::Sqlite => format!("sqlite:{}", sqlite_path(dir.path()).display()),
                 StoreKind::Postgres(cluster) => cluster.url(),
+                StoreKind::Database(cluster, name) => cluster.url_of(name),
+                StoreKind::Url(url) => url.to_owned(),
             },
             settings: settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
             wrapper: wrapper.iter().map(|word| (*word).to_owned()).collect(),
@@ -172,9 +178,10 @@ impl Launch {
     }
 }
 
-/// The daemon's binary, as built for the tests.
+/// The daemon's binary, as built for the tests, or the one that `CLOAKROOM_TEST_BINARY` names.
 pub fn binary() -> PathBuf {
-    PathBuf::from(env!("CARGO_BIN_EXE_cloakroom"))
+    std::env::var_os("CLOAKROOM_TEST_BINARY")
+        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_cloakroom")), PathBuf::from)
 }
 
 /// Keeps the machine's own settings away from a daemon.

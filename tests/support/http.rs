@@ -26,7 +26,8 @@ pub fn percent_encode(text: &str) -> String {
         .collect()
 }
 
-fn unchunk(body: &str) -> String {
+/// A body without the marks of its chunks.
+pub fn unchunk(body: &str) -> String {
     let mut rest = body;
     let mut whole = String::new();
     while let Some((size, after)) = rest.split_once("\r\n") {

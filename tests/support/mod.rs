@@ -7,11 +7,21 @@
 pub mod client;
 pub mod compare;
 pub mod daemon;
+pub mod faketime;
+pub mod faults;
+pub mod fleet;
+pub mod history;
 pub mod http;
+pub mod linear;
+pub mod load;
+pub mod pgbouncer;
 pub mod postgres;
 pub mod process;
+pub mod proxy;
 pub mod redis;
 pub mod rng;
+pub mod soak;
+pub mod verdict;
 pub mod words;
 
 use std::path::PathBuf;

@@ -51,12 +51,33 @@ impl Cluster {
         Self::start_in(dir, bin, settings)
     }
 
-    fn start_in(dir: TempDir, bin: PathBuf, settings: &[(&str, &str)]) -> Self {
-        // The temporary directory itself must let the other user through to the data.
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        if let Some((uid, gid)) = other_user() {
-            chown(dir.path(), Some(uid), Some(gid)).unwrap();
+    /// A standby that follows `primary`, which from now on acknowledges nothing that the standby does not have on its disk.
+    pub fn start_standby(primary: &Self) -> Self {
+        let dir = new_dir();
+        open_to_server(&dir);
+        run(as_user(primary.bin.join("pg_basebackup"))
+            .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "--wal-method=stream"])
+            .args(["-h", "127.0.0.1", "-U", "postgres", "-p", &primary.port.to_string()])
+            .arg("-D")
+            .arg(dir.path().join("data")));
+        let standby = Self::run_in(dir, primary.bin.clone(), &[]);
+        primary.set("synchronous_standby_names", "'*'");
+        let attached = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' AND sync_state = 'sync'";
+        let since = Instant::now();
+        while primary.psql(attached) != "1" {
+            assert!(since.elapsed() < PATIENCE, "the standby does not follow: {}", standby.log());
+            sleep(Duration::from_millis(20));
         }
+        standby
+    }
+
+    /// Makes a standby the primary, and waits until it is.
+    pub fn promote(&self) {
+        assert_eq!(self.psql("SELECT pg_promote(true, 60)"), "t", "{}", self.log());
+    }
+
+    fn start_in(dir: TempDir, bin: PathBuf, settings: &[(&str, &str)]) -> Self {
+        open_to_server(&dir);
         let data = dir.path().join("data");
         run(as_user(bin.join("initdb")).arg("-D").arg(&data).args([
             "--username=postgres",
@@ -65,6 +86,11 @@ impl Cluster {
             "--encoding=UTF8",
             "--locale=C",
         ]));
+        Self::run_in(dir, bin, settings)
+    }
+
+    /// Runs a server on the data in `dir`, on a free port.
+    fn run_in(dir: TempDir, bin: PathBuf, settings: &[(&str, &str)]) -> Self {
         let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let mut cluster = Self { bin, dir, port: 0, settings, server: None };
         for _ in 0..20 {
@@ -297,6 +323,14 @@ fn children_of(parent: u32) -> Vec<u32> {
     children
 }
 
+/// Lets the server's user through to the data in a directory.
+fn open_to_server(dir: &TempDir) {
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    if let Some((uid, gid)) = other_user() {
+        chown(dir.path(), Some(uid), Some(gid)).unwrap();
+    }
+}
+
 fn new_dir() -> TempDir {
     tempfile::Builder::new().prefix("cloakroom-pg-").tempdir().unwrap()
 }
@@ -335,7 +369,7 @@ fn other_user() -> Option<(u32, u32)> {
 }
 
 /// A command as that user.
-fn as_user(program: impl AsRef<OsStr>) -> Command {
+pub fn as_user(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     if let Some((uid, gid)) = other_user() {
         command.uid(uid).gid(gid);

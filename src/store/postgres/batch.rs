@@ -1,4 +1,4 @@
-//! Turns mutations into the columns of three statements, and their answers back into outcomes. Talks to nobody.
+//! Turns mutations into the columns of four statements, and their answers back into outcomes. Talks to nobody.
 //!
 //! Each mutation has a version, by which the answers name it. Those that expect no live entry have the highest, so that
 //! one statement can tell them from blind puts. Rows are sorted by key, the same in every statement, so that concurrent
@@ -41,11 +41,21 @@ pub(super) struct Deletes<'a> {
     pub(super) expected: Vec<Option<Version>>,
 }
 
+/// Entries that must stay as they are.
+#[derive(Default)]
+pub(super) struct Checks<'a> {
+    pub(super) version: Vec<Version>,
+    pub(super) db: Vec<i16>,
+    pub(super) key: Vec<&'a [u8]>,
+    pub(super) expected: Vec<Option<Version>>,
+}
+
 /// The rows of one transaction.
 pub(super) struct Batch<'a> {
     pub(super) puts: Puts<'a>,
     pub(super) updates: Updates<'a>,
     pub(super) deletes: Deletes<'a>,
+    pub(super) checks: Checks<'a>,
     /// The keys of all of them.
     pub(super) keys: Keys<'a>,
     first: Version,
@@ -79,6 +89,7 @@ impl<'a> Batch<'a> {
             puts: Puts::default(),
             updates: Updates::default(),
             deletes: Deletes::default(),
+            checks: Checks::default(),
             keys: Keys::default(),
             first,
             first_absent: first + blind as Version,
@@ -132,15 +143,19 @@ impl<'a> Batch<'a> {
                 self.updates.add(version, mutation, Some((*kind, value)), *expires_at, expect);
             }
             (Change::Expire(expires_at), expect) => self.updates.add(version, mutation, None, *expires_at, expect),
-            // Nothing is deleted, but the key must be locked as absent until the commit: an expired row does that, and
+            // Nothing is there, but the key must be locked as absent until the commit: an expired row does that, and
             // the sweeper takes it away.
-            (Change::Delete, Expect::Absent) => self.puts.add(version, &mutation.key, Kind::String, &[], Some(0)),
+            (Change::Delete | Change::Keep, Expect::Absent) => {
+                self.puts.add(version, &mutation.key, Kind::String, &[], Some(0));
+            }
             (Change::Delete, expect) => {
                 if expect == Expect::Any {
                     self.applied[number] = blind;
                 }
                 self.deletes.add(version, mutation, expect);
             }
+            (Change::Keep, Expect::Any) => self.applied[number] = blind,
+            (Change::Keep, expect) => self.checks.add(version, mutation, expect),
         }
     }
 }
@@ -182,6 +197,15 @@ impl<'a> Deletes<'a> {
         self.db.push(mutation.key.db().into());
         self.key.push(mutation.key.name());
         self.must_exist.push(expect != Expect::Any);
+        self.expected.push(expected(expect));
+    }
+}
+
+impl<'a> Checks<'a> {
+    fn add(&mut self, version: Version, mutation: &'a Mutation, expect: Expect) {
+        self.version.push(version);
+        self.db.push(mutation.key.db().into());
+        self.key.push(mutation.key.name());
         self.expected.push(expected(expect));
     }
 }

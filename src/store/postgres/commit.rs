@@ -13,13 +13,16 @@ use std::time::Duration;
 
 use futures_util::future::OptionFuture;
 use tokio::time::timeout;
-use tokio_postgres::Statement;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 use crate::entry::{Applied, Change, Expect, Group, Mutation, Outcome, Version};
 use crate::store::error::{StoreError, StoreErrorKind};
-use crate::store::postgres::batch::{Batch, Deletes, Keys, Puts, Updates};
+use crate::store::link::{Acknowledged, Announce};
+use crate::store::postgres::batch::{Batch, Checks, Deletes, Keys, Puts, Updates};
 use crate::store::postgres::error::{Fault, Sent};
-use crate::store::postgres::pool::{Lease, Pool, within};
+use crate::store::postgres::lease::{Lease, Statement, within};
+use crate::store::postgres::pool::Pool;
 use crate::store::postgres::statement::{Hidden, Sql};
 use crate::store::postgres::versions::{BLOCK, Versions};
 
@@ -29,10 +32,10 @@ const MAX_BULK_ROWS: usize = 4096;
 const MAX_BULK_BYTES: usize = 32 * 1024 * 1024;
 /// How often a transaction is run again after a deadlock or the like.
 const MAX_RETRIES: u32 = 8;
-/// Begins a transaction that does not lock its rows in order.
-const BEGIN_BRIEF: &str = "BEGIN; SET LOCAL lock_timeout = '20ms'";
-/// Begins one that does.
-const BEGIN_ORDERED: &str = "BEGIN";
+/// What a transaction sets that does not lock its rows in order.
+const BRIEF: &str = "SET LOCAL lock_timeout = '20ms'";
+/// What one sets that does.
+const ORDERED: &str = "";
 
 /// The groups of one transaction, by their numbers.
 struct Work {
@@ -46,12 +49,17 @@ struct Work {
 type Failure = (Fault, Sent);
 
 /// Applies `batch`; see [`crate::store::Store::commit`].
-pub(super) async fn commit(pool: &Pool, versions: &Versions, batch: &[Group]) -> Vec<Result<Outcome, StoreError>> {
+pub(super) async fn commit(
+    pool: &Pool,
+    versions: &Versions,
+    batch: &[Group],
+    announce: Announce<'_>,
+) -> Vec<Result<Outcome, StoreError>> {
     let mut results: Vec<Option<Result<Outcome, StoreError>>> = batch.iter().map(|_| None).collect();
     let mut queue = plan(batch, &mut results);
     let mut lease = None;
     while let Some(mut work) = queue.pop_front() {
-        match run(pool, versions, &mut lease, batch, &work).await {
+        match Box::pin(run(pool, versions, &mut lease, (batch, announce), &work)).await {
             Ok(outcomes) => {
                 for (group, outcome) in work.groups.into_iter().zip(outcomes) {
                     results[group] = Some(Ok(outcome));
@@ -122,7 +130,7 @@ fn plan(batch: &[Group], results: &mut [Option<Result<Outcome, StoreError>>]) ->
 fn bytes_of(mutation: &Mutation) -> usize {
     let value = match &mutation.change {
         Change::Put { value, .. } => value.len(),
-        Change::Expire(_) | Change::Delete => 0,
+        Change::Expire(_) | Change::Delete | Change::Keep => 0,
     };
     mutation.key.name().len() + value + 48
 }
@@ -132,7 +140,7 @@ async fn run(
     pool: &Pool,
     versions: &Versions,
     slot: &mut Option<Lease>,
-    batch: &[Group],
+    (batch, announce): (&[Group], Announce<'_>),
     work: &Work,
 ) -> Result<Vec<Outcome>, Failure> {
     let mut lease = match slot.take() {
@@ -143,7 +151,7 @@ async fn run(
         None => pool.get().await.map_err(|fault| (fault, Sent::Nothing))?,
     };
     let mutations: Vec<&Mutation> = work.groups.iter().flat_map(|&group| &batch[group]).collect();
-    let result = attempt(&mut lease, versions, &mutations, work).await;
+    let result = attempt(&mut lease, versions, &mutations, announce, work).await;
     let is_useless = result.as_ref().is_err_and(|(fault, sent)| {
         // A server that went read-only under a URL that demands another.
         fault.ends_connection() || (lease.must_write() && fault.kind(*sent) == StoreErrorKind::ReadOnly)
@@ -166,6 +174,7 @@ async fn attempt(
     lease: &mut Lease,
     versions: &Versions,
     mutations: &[&Mutation],
+    announce: Announce<'_>,
     work: &Work,
 ) -> Result<Vec<Option<Applied>>, Failure> {
     let nothing = |fault| (fault, Sent::Nothing);
@@ -173,7 +182,14 @@ async fn attempt(
     let first = within(limit, first_version(lease, versions, mutations.len() as i64)).await.map_err(nothing)?;
     let mut rows = Batch::new(mutations, first);
     let ordered = work.is_alone || work.retries > 0;
-    let prepared = within(limit, Statements::prepare(lease, &rows, ordered)).await.map_err(nothing)?;
+    let told = announce.map(|aboard| {
+        let changed = mutations.iter().filter(|mutation| !matches!(mutation.change, Change::Keep));
+        let hashes: Vec<u64> = changed.map(|mutation| mutation.key.hash()).collect();
+        (aboard.announcer)(Some(&hashes))
+    });
+    let acknowledged = announce.and_then(|aboard| aboard.acknowledged);
+    let preparing = Statements::prepare(lease, &rows, (told.unwrap_or_default(), acknowledged), ordered);
+    let prepared = within(limit, preparing).await.map_err(nothing)?;
     if work.is_alone {
         run_alone(lease, &prepared, &mut rows, limit).await?;
     } else {
@@ -202,14 +218,15 @@ pub(super) async fn reserve_versions(lease: &mut Lease, versions: &Versions) -> 
 /// All statements in one go: alone if there is only one, else in a transaction that is sent whole.
 async fn run_bulk(lease: &Lease, prepared: &Statements, rows: &mut Batch<'_>, limit: Duration) -> Result<(), Failure> {
     let work = async {
-        if prepared.count() == 1 {
+        if prepared.count() == 1 && prepared.admit.is_none() && lease.has_session() {
             return prepared.run(lease, rows).await;
         }
         // Polled in this order, so sent in this order. A COMMIT after a failure is a ROLLBACK that does not complain,
         // hence each answer is looked at.
-        let opening = if prepared.lock.is_some() { BEGIN_ORDERED } else { BEGIN_BRIEF };
+        let is_ordered = prepared.lock.is_some() || prepared.count() == 1;
+        let settings = if is_ordered { ORDERED } else { BRIEF };
         let (begun, done, committed) = tokio::join!(biased;
-            lease.batch_execute(opening),
+            lease.begin(settings),
             prepared.run(lease, rows),
             lease.batch_execute("COMMIT"),
         );
@@ -227,7 +244,7 @@ async fn run_bulk(lease: &Lease, prepared: &Statements, rows: &mut Batch<'_>, li
 async fn run_alone(lease: &Lease, prepared: &Statements, rows: &mut Batch<'_>, limit: Duration) -> Result<(), Failure> {
     let nothing = |fault| (fault, Sent::Nothing);
     let work = async {
-        let (begun, done) = tokio::join!(biased; lease.batch_execute(BEGIN_ORDERED), prepared.run(lease, rows));
+        let (begun, done) = tokio::join!(biased; lease.begin(ORDERED), prepared.run(lease, rows));
         if let Err(error) = begun {
             return Err((Fault::away(&format!("BEGIN failed: {error}")), Sent::Commit));
         }
@@ -245,31 +262,58 @@ async fn run_alone(lease: &Lease, prepared: &Statements, rows: &mut Batch<'_>, l
     done
 }
 
-/// The statements that a batch needs.
+/// The statements that a transaction needs.
 struct Statements {
+    /// With the daemons that have acknowledged.
+    admit: Option<(Statement, Acknowledged)>,
     lock: Option<Statement>,
     put: Option<Statement>,
     update: Option<Statement>,
     delete: Option<Statement>,
+    check: Option<Statement>,
+    /// Where no single statement does it itself.
+    tell: Option<Statement>,
+    /// What is announced.
+    told: Vec<String>,
 }
 
 impl Statements {
     /// Prepares them; `ordered`: if there are several, one that locks all rows goes first.
-    async fn prepare(lease: &mut Lease, rows: &Batch<'_>, ordered: bool) -> Result<Self, Fault> {
-        let put = if rows.first_absent().is_some() { Sql::PutSome } else { Sql::Put };
-        let needs = [!rows.puts.key.is_empty(), !rows.updates.key.is_empty(), !rows.deletes.key.is_empty()];
+    async fn prepare(
+        lease: &mut Lease,
+        rows: &Batch<'_>,
+        (told, acknowledged): (Vec<String>, Option<&Acknowledged>),
+        ordered: bool,
+    ) -> Result<Self, Fault> {
+        let (puts, updates, deletes, checks) = (&rows.puts.key, &rows.updates.key, &rows.deletes.key, &rows.checks.key);
+        let needs = [puts, updates, deletes, checks].map(|keys| !keys.is_empty());
         let several = needs.iter().filter(|needed| **needed).count() > 1;
-        let [has_puts, has_updates, has_deletes] = needs;
+        let [has_puts, has_updates, has_deletes, has_checks] = needs;
+        let itself = !several && !told.is_empty();
+        let put = match (rows.first_absent().is_some(), itself) {
+            (false, false) => Sql::Put,
+            (false, true) => Sql::PutTold,
+            (true, false) => Sql::PutSome,
+            (true, true) => Sql::PutSomeTold,
+        };
+        let (update, delete) = if itself { (Sql::UpdateTold, Sql::DeleteTold) } else { (Sql::Update, Sql::Delete) };
         Ok(Self {
+            admit: match acknowledged {
+                Some(acknowledged) => Some((lease.prepared(Sql::Admit).await?, acknowledged.clone())),
+                None => None,
+            },
             lock: if several && ordered { Some(lease.prepared(Sql::Lock).await?) } else { None },
             put: if has_puts { Some(lease.prepared(put).await?) } else { None },
-            update: if has_updates { Some(lease.prepared(Sql::Update).await?) } else { None },
-            delete: if has_deletes { Some(lease.prepared(Sql::Delete).await?) } else { None },
+            update: if has_updates { Some(lease.prepared(update).await?) } else { None },
+            delete: if has_deletes { Some(lease.prepared(delete).await?) } else { None },
+            check: if has_checks { Some(lease.prepared(Sql::Check).await?) } else { None },
+            tell: if several && !told.is_empty() { Some(lease.prepared(Sql::Tell).await?) } else { None },
+            told,
         })
     }
 
     fn count(&self) -> usize {
-        [&self.lock, &self.put, &self.update, &self.delete].into_iter().flatten().count()
+        [&self.lock, &self.put, &self.update, &self.delete, &self.check, &self.tell].into_iter().flatten().count()
     }
 
     /// Sends them all at once, and notes in `rows` what was applied.
@@ -277,21 +321,38 @@ impl Statements {
         let first_absent = rows.first_absent();
         let keys = std::mem::take(&mut rows.keys);
         let (puts, updates) = (std::mem::take(&mut rows.puts), std::mem::take(&mut rows.updates));
-        let deletes = std::mem::take(&mut rows.deletes);
-        let (lock, put, update, delete) = tokio::join!(biased;
-            OptionFuture::from(self.lock.as_ref().map(|statement| lock(lease, statement, keys))),
-            OptionFuture::from(self.put.as_ref().map(|statement| put(lease, statement, puts, first_absent))),
-            OptionFuture::from(self.update.as_ref().map(|statement| update(lease, statement, updates))),
-            OptionFuture::from(self.delete.as_ref().map(|statement| delete(lease, statement, deletes))),
+        let (deletes, checks) = (std::mem::take(&mut rows.deletes), std::mem::take(&mut rows.checks));
+        // What a statement announces itself, as its last parameter.
+        let told = (self.tell.is_none() && !self.told.is_empty()).then_some(&self.told);
+        let (admit, lock, put, update, delete, check, tell) = tokio::join!(biased;
+            OptionFuture::from(self.admit.as_ref().map(|(statement, who)| Box::pin(admit(lease, statement, who)))),
+            OptionFuture::from(self.lock.as_ref().map(|statement| Box::pin(lock(lease, statement, keys)))),
+            OptionFuture::from(self.put.as_ref().map(|statement| put(lease, statement, puts, first_absent, told))),
+            OptionFuture::from(self.update.as_ref().map(|statement| update(lease, statement, updates, told))),
+            OptionFuture::from(self.delete.as_ref().map(|statement| delete(lease, statement, deletes, told))),
+            OptionFuture::from(self.check.as_ref().map(|statement| Box::pin(check(lease, statement, checks)))),
+            OptionFuture::from(self.tell.as_ref().map(|statement| Box::pin(tell(lease, statement, &self.told)))),
         );
         // The first that failed says why; those after it only that the transaction has failed.
-        let (lock, put, update, delete) = (lock.transpose(), put.transpose(), update.transpose(), delete.transpose());
-        let faults = [lock.as_ref().err(), put.as_ref().err(), update.as_ref().err(), delete.as_ref().err()];
+        let (admit, lock) = (admit.transpose(), lock.transpose());
+        let (put, update) = (put.transpose(), update.transpose());
+        let (delete, check, tell) = (delete.transpose(), check.transpose(), tell.transpose());
+        let faults = [
+            admit.as_ref().err(),
+            lock.as_ref().err(),
+            put.as_ref().err(),
+            update.as_ref().err(),
+            delete.as_ref().err(),
+            check.as_ref().err(),
+            tell.as_ref().err(),
+        ];
         if let Some(fault) = faults.into_iter().flatten().find(|fault| !fault.is_echo()) {
             return Err(fault.clone());
         }
+        admit?;
         lock?;
-        for version in put?.into_iter().flatten().chain(update?.into_iter().flatten()) {
+        tell?;
+        for version in [put?, update?, check?].into_iter().flatten().flatten() {
             rows.note(version, false);
         }
         for (version, existed) in delete?.into_iter().flatten() {
@@ -301,8 +362,25 @@ impl Statements {
     }
 }
 
+type Parameters<'a> = Vec<&'a (dyn ToSql + Sync)>;
+
 async fn lock(lease: &Lease, statement: &Statement, keys: Keys<'_>) -> Result<(), Fault> {
     lease.execute(statement, &[&keys.db, &Hidden(keys.key)]).await?;
+    Ok(())
+}
+
+/// Nodes as the database has them.
+pub(super) fn ids(acknowledged: &Acknowledged) -> Vec<i64> {
+    acknowledged.nodes.iter().map(|node| *node as i64).collect()
+}
+
+async fn admit(lease: &Lease, statement: &Statement, who: &Acknowledged) -> Result<(), Fault> {
+    lease.execute(statement, &[&ids(who), &who.until]).await?;
+    Ok(())
+}
+
+async fn tell(lease: &Lease, statement: &Statement, told: &Vec<String>) -> Result<(), Fault> {
+    lease.execute(statement, &[told]).await?;
     Ok(())
 }
 
@@ -312,28 +390,62 @@ async fn put(
     statement: &Statement,
     rows: Puts<'_>,
     first_absent: Option<Version>,
+    told: Option<&Vec<String>>,
 ) -> Result<Vec<Version>, Fault> {
     let Puts { version, expires_at, slot, db, kind, key, value } = rows;
     let (key, value) = (Hidden(key), Hidden(value));
-    let Some(first_absent) = first_absent else {
-        lease.execute(statement, &[&version, &expires_at, &slot, &db, &kind, &key, &value]).await?;
+    let mut parameters: Parameters<'_> = vec![&version, &expires_at, &slot, &db, &kind, &key, &value];
+    parameters.extend(first_absent.as_ref().map(|version| version as &(dyn ToSql + Sync)));
+    parameters.extend(told.map(|told| told as &(dyn ToSql + Sync)));
+    if first_absent.is_none() {
+        lease.execute(statement, &parameters).await?;
         return Ok(Vec::new());
-    };
-    let applied =
-        lease.query(statement, &[&version, &expires_at, &slot, &db, &kind, &key, &value, &first_absent]).await?;
-    applied.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+    versions_of(&lease.query(statement, &parameters).await?)
 }
 
-async fn update(lease: &Lease, statement: &Statement, rows: Updates<'_>) -> Result<Vec<Version>, Fault> {
+async fn update(
+    lease: &Lease,
+    statement: &Statement,
+    rows: Updates<'_>,
+    told: Option<&Vec<String>>,
+) -> Result<Vec<Version>, Fault> {
     let Updates { version, expires_at, db, kind, key, value, expected } = rows;
     let (key, value) = (Hidden(key), Hidden(value));
-    let applied = lease.query(statement, &[&version, &expires_at, &db, &kind, &key, &value, &expected]).await?;
-    applied.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    let mut parameters: Parameters<'_> = vec![&version, &expires_at, &db, &kind, &key, &value, &expected];
+    parameters.extend(told.map(|told| told as &(dyn ToSql + Sync)));
+    versions_of(&lease.query(statement, &parameters).await?)
 }
 
-async fn delete(lease: &Lease, statement: &Statement, rows: Deletes<'_>) -> Result<Vec<(Version, bool)>, Fault> {
+async fn delete(
+    lease: &Lease,
+    statement: &Statement,
+    rows: Deletes<'_>,
+    told: Option<&Vec<String>>,
+) -> Result<Vec<(Version, bool)>, Fault> {
     let Deletes { version, db, key, must_exist, expected } = rows;
     let key = Hidden(key);
-    let applied = lease.query(statement, &[&version, &db, &key, &must_exist, &expected]).await?;
-    applied.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+    let mut parameters: Parameters<'_> = vec![&version, &db, &key, &must_exist, &expected];
+    parameters.extend(told.map(|told| told as &(dyn ToSql + Sync)));
+    let mut applied = Vec::new();
+    for row in lease.query(statement, &parameters).await? {
+        // A row without a version is from the announcement.
+        if let Some(version) = row.try_get(0)? {
+            applied.push((version, row.try_get(1)?));
+        }
+    }
+    Ok(applied)
+}
+
+/// The versions in the rows of an answer; a row without one is from the announcement.
+fn versions_of(rows: &[Row]) -> Result<Vec<Version>, Fault> {
+    rows.iter().filter_map(|row| row.try_get(0).map_err(Fault::from).transpose()).collect()
+}
+
+/// The versions of the mutations whose rows are as they must be; those rows stay so until the commit.
+async fn check(lease: &Lease, statement: &Statement, rows: Checks<'_>) -> Result<Vec<Version>, Fault> {
+    let Checks { version, db, key, expected } = rows;
+    let key = Hidden(key);
+    let held = lease.query(statement, &[&version, &db, &key, &expected]).await?;
+    held.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }

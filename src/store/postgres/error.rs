@@ -8,6 +8,9 @@ use tokio_postgres::error::{Severity, SqlState};
 
 use crate::store::error::{StoreError, StoreErrorKind};
 
+/// What `cloakroom.admit` raises.
+const UNACKNOWLEDGED: &str = "CR001";
+
 /// What had been sent to the server when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
@@ -42,6 +45,16 @@ impl Fault {
         Self { code: None, fatal: true, permanent: true, text: text.into() }
     }
 
+    /// The server takes no writes.
+    pub(super) fn read_only(text: &str) -> Self {
+        Self { code: Some(SqlState::READ_ONLY_SQL_TRANSACTION), fatal: true, permanent: false, text: text.into() }
+    }
+
+    /// Whether the server takes no writes.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.code.as_ref() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
+    }
+
     /// A row holds what it should not; the connection is whole.
     pub(super) fn of_data(text: &str) -> Self {
         Self { code: None, fatal: false, permanent: false, text: text.into() }
@@ -71,6 +84,13 @@ impl Fault {
         })
     }
 
+    /// Whether the server, or a pooler in between, does not take the options of a connection. Each pooler has its own way
+    /// to say so; not meant are: who are you (28), no such database (3D), no room (53), not now (57).
+    pub(super) fn is_of_options(&self) -> bool {
+        let other = ["28", "3D", "53", "57"];
+        self.code.as_ref().is_some_and(|code| !other.iter().any(|class| code.code().starts_with(class)))
+    }
+
     /// Whether this is the echo of an earlier failure in the same transaction.
     pub(super) fn is_echo(&self) -> bool {
         self.code.as_ref() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION)
@@ -92,6 +112,7 @@ impl Fault {
             return StoreErrorKind::Rejected;
         }
         match code.code() {
+            UNACKNOWLEDGED => StoreErrorKind::Unacknowledged,
             "53100" => StoreErrorKind::Full,
             "25006" => StoreErrorKind::ReadOnly,
             // Before anything was done: no slot, starting up, shutting down. Rolled back for certain: cancelled or timed

@@ -2,11 +2,16 @@
 
 mod batch;
 mod commit;
+mod dial;
 mod error;
+mod lease;
+mod link;
+mod manager;
 mod passfile;
 mod pool;
 mod read;
 mod schema;
+mod servers;
 mod statement;
 mod sweep;
 mod tls;
@@ -20,7 +25,9 @@ use futures_util::future::BoxFuture;
 use crate::config::PostgresConfig;
 use crate::entry::{Entry, Group, Key, Outcome, UnixMs};
 use crate::store::error::{StoreError, StoreErrorKind};
+use crate::store::link::{Announce, Link};
 use crate::store::postgres::error::{Fault, Sent};
+use crate::store::postgres::link::Linker;
 use crate::store::postgres::pool::Pool;
 use crate::store::postgres::versions::Versions;
 use crate::store::{PoolState, ScanPage, ScanQuery, Store, SweepCursor, Swept};
@@ -29,6 +36,7 @@ use crate::tasks::Tasks;
 /// Sessions in the schema `cloakroom` of a Postgres database.
 pub struct PostgresStore {
     pool: Pool,
+    linker: Linker,
     versions: Arc<Versions>,
     secret: [u8; 16],
 }
@@ -42,6 +50,7 @@ impl PostgresStore {
     pub async fn open(config: &PostgresConfig, tasks: &Tasks) -> Result<Self, StoreError> {
         let target = url::parse(&config.url, &|name| std::env::var(name).ok())
             .map_err(|faults| StoreError::permanent(faults.join("; ")))?;
+        let linker = Linker::new(config, tasks)?;
         let versions = Arc::new(Versions::none());
         let pool = Pool::open(target, config, tasks, &versions).await.map_err(unopened)?;
         let mut lease = pool.get().await.map_err(unopened)?;
@@ -56,7 +65,7 @@ impl PostgresStore {
             _ => {}
         }
         drop(lease);
-        Ok(Self { pool, versions, secret })
+        Ok(Self { pool, linker, versions, secret })
     }
 }
 
@@ -74,8 +83,12 @@ impl Store for PostgresStore {
         Box::pin(async move { read::load(&self.pool, &keys).await })
     }
 
-    fn commit<'a>(&'a self, batch: &'a [Group]) -> BoxFuture<'a, Vec<Result<Outcome, StoreError>>> {
-        Box::pin(commit::commit(&self.pool, &self.versions, batch))
+    fn commit<'a>(
+        &'a self,
+        batch: &'a [Group],
+        announce: Announce<'a>,
+    ) -> BoxFuture<'a, Vec<Result<Outcome, StoreError>>> {
+        Box::pin(commit::commit(&self.pool, &self.versions, batch, announce))
     }
 
     fn scan(&self, query: ScanQuery) -> BoxFuture<'_, Result<ScanPage, StoreError>> {
@@ -86,8 +99,13 @@ impl Store for PostgresStore {
         Box::pin(read::random(&self.pool, db, prefix))
     }
 
-    fn flush(&self, db: Option<u8>, prefix: Vec<u8>) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(sweep::flush(&self.pool, db, prefix))
+    fn flush<'a>(
+        &'a self,
+        db: Option<u8>,
+        prefix: Vec<u8>,
+        announce: Announce<'a>,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(sweep::flush(&self.pool, db, prefix, announce))
     }
 
     fn count(&self, prefix: Vec<u8>) -> BoxFuture<'_, Result<Vec<(u8, u64, u64)>, StoreError>> {
@@ -102,11 +120,18 @@ impl Store for PostgresStore {
         Box::pin(read::now(&self.pool))
     }
 
+    fn link(&self) -> BoxFuture<'_, Result<Option<Link>, StoreError>> {
+        Box::pin(async move { self.linker.link(&self.pool).await.map(Some).map_err(unopened) })
+    }
+
     fn pool(&self) -> PoolState {
         self.pool.state()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.pool.close())
+        Box::pin(async move {
+            self.linker.close().await;
+            self.pool.close().await;
+        })
     }
 }

@@ -11,7 +11,8 @@ use crate::entry::{Entry, Key, Kind, UnixMs};
 use crate::store::error::StoreError;
 use crate::store::page::{self, Cut, Rows};
 use crate::store::postgres::error::{Fault, unapplied};
-use crate::store::postgres::pool::{BULK_TIMEOUT, Lease, Pool, within};
+use crate::store::postgres::lease::{Lease, within};
+use crate::store::postgres::pool::{BULK_TIMEOUT, Pool};
 use crate::store::postgres::statement::{COUNT, Hidden, Sql};
 use crate::store::{ScanPage, ScanQuery};
 
@@ -29,12 +30,12 @@ pub(super) async fn load(pool: &Pool, keys: &[Key]) -> Result<Vec<Option<Entry>>
     let limit = lease.limit();
     let work = async {
         let statement = lease.prepared(Sql::Load).await?;
-        let (client, statement) = (&*lease, &statement);
+        let (lease, statement) = (&lease, &statement);
         let queries = by_db.iter().map(async |(db, names)| {
             let wanted = Hidden(names.keys().copied().collect::<Vec<_>>());
-            Ok::<_, Fault>((*db, client.query(statement, &[&i16::from(*db), &wanted]).await?))
+            Ok::<_, Fault>((*db, lease.query(statement, &[&i16::from(*db), &wanted]).await?))
         });
-        try_join_all(queries).await
+        lease.read(try_join_all(queries)).await
     };
     let result = within(limit, work).await;
     lease.settle(&result);
@@ -116,12 +117,12 @@ pub(super) async fn count(pool: &Pool, prefix: Vec<u8>) -> Result<Vec<(u8, u64, 
     let mut lease = pool.get().await.map_err(unapplied)?;
     let work = async {
         let setup =
-            format!("BEGIN; SET LOCAL enable_seqscan = on; SET LOCAL statement_timeout = {}", BULK_TIMEOUT.as_millis());
+            format!("SET LOCAL enable_seqscan = on; SET LOCAL statement_timeout = {}", BULK_TIMEOUT.as_millis());
         let prefix = Hidden(prefix);
         let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&prefix, Type::BYTEA)];
         // All sent at once. If the count fails, COMMIT still ends the transaction.
         let (begun, counted, ended) = tokio::join!(biased;
-            lease.batch_execute(&setup),
+            lease.begin(&setup),
             lease.query_typed(COUNT, &parameters),
             lease.batch_execute("COMMIT"),
         );

@@ -1,13 +1,15 @@
 //! The schema `cloakroom` and its migrations, which any daemon of a fleet applies at its start. Knows no rows.
 
 use rustls::crypto::ring;
+use tokio_postgres::types::Type;
 
 use crate::store::postgres::error::{Fault, Sent};
-use crate::store::postgres::pool::{Lease, within};
+use crate::store::postgres::lease::{Lease, within};
 use crate::store::postgres::statement::Hidden;
 
 /// All migrations in order; the first is number 1. One that was released never changes.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("migrations/0001.sql"), include_str!("migrations/0002.sql"), include_str!("migrations/0003.sql")];
 
 /// Whoever holds this advisory lock migrates ("cloakrm" and 1).
 const MIGRATION_LOCK: i64 = 0x636c_6f61_6b72_6d01;
@@ -41,15 +43,15 @@ pub(super) async fn migrate(lease: &mut Lease) -> Result<(), Fault> {
 pub(super) async fn hash_secret(lease: &mut Lease) -> Result<[u8; 16], Fault> {
     let work = async {
         let stored = "SELECT value FROM cloakroom.meta WHERE name = 'hash_secret'";
-        let mut row = lease.query_opt(stored, &[]).await?;
+        let mut row = lease.query_typed_opt(stored, &[]).await?;
         if row.is_none() {
             let mut secret = [0_u8; 16];
             let random = ring::default_provider().secure_random;
             random.fill(&mut secret).map_err(|_| Fault::permanent("the system has no randomness"))?;
             let insert =
                 "INSERT INTO cloakroom.meta (name, value) VALUES ('hash_secret', $1) ON CONFLICT (name) DO NOTHING";
-            lease.execute(insert, &[&Hidden(&secret[..])]).await?;
-            row = lease.query_opt(stored, &[]).await?;
+            lease.execute_typed(insert, &[(&Hidden(&secret[..]), Type::BYTEA)]).await?;
+            row = lease.query_typed_opt(stored, &[]).await?;
         }
         let row = row.ok_or_else(|| Fault::permanent("the hash secret is missing"))?;
         row.try_get::<_, &[u8]>(0)?.try_into().map_err(|_| Fault::permanent("the hash secret is not 16 bytes"))
@@ -66,7 +68,7 @@ const EXISTS_MIGRATION: &str = "SELECT count(*) FROM pg_class AS c JOIN pg_names
                                 WHERE n.nspname = 'cloakroom' AND c.relname = 'migration'";
 
 async fn exists(lease: &Lease, question: &str) -> Result<bool, Fault> {
-    Ok(lease.query_one(question, &[]).await?.try_get::<_, i64>(0)? > 0)
+    Ok(lease.query_typed_one(question, &[]).await?.try_get::<_, i64>(0)? > 0)
 }
 
 /// How many migrations the database has.
@@ -74,7 +76,7 @@ async fn applied(lease: &Lease) -> Result<i32, Fault> {
     if !exists(lease, EXISTS_MIGRATION).await? {
         return Ok(0);
     }
-    let row = lease.query_one("SELECT coalesce(max(number), 0) FROM cloakroom.migration", &[]).await?;
+    let row = lease.query_typed_one("SELECT coalesce(max(number), 0) FROM cloakroom.migration", &[]).await?;
     Ok(row.try_get(0)?)
 }
 

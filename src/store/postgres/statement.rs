@@ -33,7 +33,77 @@ macro_rules! put {
     };
 }
 
-/// A prepared statement.
+/// See [`Sql::PutSome`].
+macro_rules! put_some {
+    () => {
+        concat!(
+            put!(),
+            " WHERE excluded.version < $8::bigint OR e.expires_at <= ",
+            now!(),
+            " RETURNING e.version AS version"
+        )
+    };
+}
+
+/// See [`Sql::Update`].
+macro_rules! update {
+    () => {
+        concat!(
+            "UPDATE cloakroom.entry AS e SET version = u.version, expires_at = u.expires_at, \
+     kind = coalesce(u.kind, e.kind), value = coalesce(u.value, e.value) \
+     FROM unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::smallint[], $5::bytea[], $6::bytea[], \
+     $7::bigint[]) AS u (version, expires_at, db, kind, key, value, expected) \
+     WHERE e.db = ANY(ARRAY[u.db]) AND e.key = ANY(ARRAY[u.key]) \
+     AND (e.expires_at IS NULL OR e.expires_at > ",
+            now!(),
+            ") AND (u.expected IS NULL OR e.version = u.expected) RETURNING e.version AS version"
+        )
+    };
+}
+
+/// See [`Sql::Delete`].
+macro_rules! delete {
+    () => {
+        concat!(
+            "DELETE FROM cloakroom.entry AS e \
+     USING (SELECT *, ",
+            now!(),
+            " AS now FROM unnest($1::bigint[], $2::smallint[], $3::bytea[], $4::boolean[], $5::bigint[]) \
+     AS a (version, db, key, must_exist, expected)) AS u \
+     WHERE e.db = ANY(ARRAY[u.db]) AND e.key = ANY(ARRAY[u.key]) \
+     AND (NOT u.must_exist OR e.expires_at IS NULL OR e.expires_at > u.now) \
+     AND (u.expected IS NULL OR e.version = u.expected) \
+     RETURNING u.version AS version, (e.expires_at IS NULL OR e.expires_at > u.now) AS existed"
+        )
+    };
+}
+
+/// Announces every text of an array, from the transaction that it is part of.
+macro_rules! tell {
+    ($texts:literal) => {
+        concat!("pg_notify('cloakroom', t) FROM unnest(", $texts, "::text[]) AS t")
+    };
+}
+
+/// A statement that returns versions of what it did, and announces that if it did anything. What announcing adds to the
+/// answer has no version.
+macro_rules! done_and_told {
+    ($statement:expr, $columns:literal, $nulls:literal, $texts:literal) => {
+        concat!(
+            "WITH done AS (",
+            $statement,
+            ") SELECT ",
+            $columns,
+            " FROM done UNION ALL SELECT CASE WHEN pg_notify('cloakroom', t) IS NULL THEN 0::bigint END",
+            $nulls,
+            " FROM unnest(",
+            $texts,
+            "::text[]) AS t WHERE EXISTS (SELECT FROM done)"
+        )
+    };
+}
+
+/// A prepared statement. Those that are `Told` do the same and announce it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sql {
     /// Puts that expect nothing.
@@ -45,6 +115,20 @@ pub(super) enum Sql {
     Update,
     /// Deletes; returns the versions of those applied and whether a live entry was there.
     Delete,
+    /// See [`Sql::Put`].
+    PutTold,
+    /// See [`Sql::PutSome`].
+    PutSomeTold,
+    /// See [`Sql::Update`].
+    UpdateTold,
+    /// See [`Sql::Delete`].
+    DeleteTold,
+    /// Announces what several statements of a transaction do.
+    Tell,
+    /// Entries that must stay as they are; returns the versions of the mutations for which they are so.
+    Check,
+    /// Fails the transaction unless certain daemons are all that have a lease, and it is not too late.
+    Admit,
     /// Locks rows in order, ahead of several statements over them.
     Lock,
     /// Live entries by key.
@@ -71,14 +155,16 @@ impl Sql {
     pub(super) fn text(self) -> &'static str {
         match self {
             Self::Put => put!(),
-            Self::PutSome => concat!(
-                put!(),
-                " WHERE excluded.version < $8::bigint OR e.expires_at <= ",
-                now!(),
-                " RETURNING e.version"
-            ),
-            Self::Update => UPDATE,
-            Self::Delete => DELETE,
+            Self::PutSome => put_some!(),
+            Self::Update => update!(),
+            Self::Delete => delete!(),
+            Self::PutTold => concat!("WITH done AS (", put!(), ") SELECT ", tell!("$8")),
+            Self::PutSomeTold => done_and_told!(put_some!(), "version", "", "$9"),
+            Self::UpdateTold => done_and_told!(update!(), "version", "", "$8"),
+            Self::DeleteTold => done_and_told!(delete!(), "version, existed", ", NULL::boolean", "$6"),
+            Self::Tell => concat!("SELECT ", tell!("$1")),
+            Self::Check => CHECK,
+            Self::Admit => "SELECT cloakroom.admit($1::bigint[], $2::bigint)",
             Self::Lock => LOCK,
             Self::Load => LOAD,
             Self::Page => PAGE,
@@ -91,28 +177,57 @@ impl Sql {
     }
 }
 
-const UPDATE: &str = concat!(
-    "UPDATE cloakroom.entry AS e SET version = u.version, expires_at = u.expires_at, \
-     kind = coalesce(u.kind, e.kind), value = coalesce(u.value, e.value) \
-     FROM unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::smallint[], $5::bytea[], $6::bytea[], \
-     $7::bigint[]) AS u (version, expires_at, db, kind, key, value, expected) \
-     WHERE e.db = ANY(ARRAY[u.db]) AND e.key = ANY(ARRAY[u.key]) \
-     AND (e.expires_at IS NULL OR e.expires_at > ",
+const CHECK: &str = concat!(
+    "SELECT u.version FROM unnest($1::bigint[], $2::smallint[], $3::bytea[], $4::bigint[]) \
+     AS u (version, db, key, expected) \
+     JOIN cloakroom.entry AS e ON e.db = ANY(ARRAY[u.db]) AND e.key = ANY(ARRAY[u.key]) \
+     WHERE (e.expires_at IS NULL OR e.expires_at > ",
     now!(),
-    ") AND (u.expected IS NULL OR e.version = u.expected) RETURNING e.version"
+    ") AND (u.expected IS NULL OR e.version = u.expected) FOR SHARE OF e"
 );
 
-const DELETE: &str = concat!(
-    "DELETE FROM cloakroom.entry AS e \
-     USING (SELECT *, ",
-    now!(),
-    " AS now FROM unnest($1::bigint[], $2::smallint[], $3::bytea[], $4::boolean[], $5::bigint[]) \
-     AS a (version, db, key, must_exist, expected)) AS u \
-     WHERE e.db = ANY(ARRAY[u.db]) AND e.key = ANY(ARRAY[u.key]) \
-     AND (NOT u.must_exist OR e.expires_at IS NULL OR e.expires_at > u.now) \
-     AND (u.expected IS NULL OR e.version = u.expected) \
-     RETURNING u.version, (e.expires_at IS NULL OR e.expires_at > u.now)"
-);
+/// The types of a list of parameters.
+macro_rules! types {
+    ($($name:ident)*) => {
+        const { &[$(Type::$name),*] }
+    };
+}
+
+impl Sql {
+    /// The types of the statement's parameters, for where it is not prepared.
+    pub(super) fn types(self) -> &'static [Type] {
+        match self {
+            Self::Put => types!(INT8_ARRAY INT8_ARRAY INT4_ARRAY INT2_ARRAY INT2_ARRAY BYTEA_ARRAY BYTEA_ARRAY),
+            Self::PutSome => {
+                types!(INT8_ARRAY INT8_ARRAY INT4_ARRAY INT2_ARRAY INT2_ARRAY BYTEA_ARRAY BYTEA_ARRAY INT8)
+            }
+            Self::PutTold => {
+                types!(INT8_ARRAY INT8_ARRAY INT4_ARRAY INT2_ARRAY INT2_ARRAY BYTEA_ARRAY BYTEA_ARRAY TEXT_ARRAY)
+            }
+            Self::PutSomeTold => {
+                types!(INT8_ARRAY INT8_ARRAY INT4_ARRAY INT2_ARRAY INT2_ARRAY BYTEA_ARRAY BYTEA_ARRAY INT8 TEXT_ARRAY)
+            }
+            Self::Update => {
+                types!(INT8_ARRAY INT8_ARRAY INT2_ARRAY INT2_ARRAY BYTEA_ARRAY BYTEA_ARRAY INT8_ARRAY)
+            }
+            Self::UpdateTold => {
+                types!(INT8_ARRAY INT8_ARRAY INT2_ARRAY INT2_ARRAY BYTEA_ARRAY BYTEA_ARRAY INT8_ARRAY TEXT_ARRAY)
+            }
+            Self::Delete => types!(INT8_ARRAY INT2_ARRAY BYTEA_ARRAY BOOL_ARRAY INT8_ARRAY),
+            Self::DeleteTold => types!(INT8_ARRAY INT2_ARRAY BYTEA_ARRAY BOOL_ARRAY INT8_ARRAY TEXT_ARRAY),
+            Self::Tell => types!(TEXT_ARRAY),
+            Self::Check => types!(INT8_ARRAY INT2_ARRAY BYTEA_ARRAY INT8_ARRAY),
+            Self::Admit => types!(INT8_ARRAY INT8),
+            Self::Lock => types!(INT2_ARRAY BYTEA_ARRAY),
+            Self::Load => types!(INT2 BYTEA_ARRAY),
+            Self::Page => types!(INT2 INT4 INT8 INT2 BYTEA),
+            Self::Slot => types!(INT2 INT4 INT2 BYTEA),
+            Self::Sweep => types!(INT2 BYTEA INT8),
+            Self::SweepLock => types!(INT8),
+            Self::Now | Self::Versions => &[],
+        }
+    }
+}
 
 const LOCK: &str = "SELECT count(*) FROM (SELECT FROM unnest($1::smallint[], $2::bytea[]) AS u (db, key) \
      JOIN cloakroom.entry AS e ON e.db = ANY(ARRAY[u.db]) AND e.key = ANY(ARRAY[u.key]) \
@@ -126,11 +241,11 @@ const LOAD: &str = concat!(
     ")"
 );
 
-// Null for a key that is not wanted, so that a page always makes progress.
+// Marks of deletions (kind 0) are no keys. Null for a key that is not wanted, so that a page always makes progress.
 const PAGE: &str = concat!(
     "SELECT slot, CASE WHEN (expires_at IS NULL OR expires_at > ",
     now!(),
-    ") AND ($4::smallint IS NULL OR kind = $4) AND substring(key FROM 1 FOR length($5::bytea)) = $5 \
+    ") AND kind <> 0 AND ($4::smallint IS NULL OR kind = $4) AND substring(key FROM 1 FOR length($5::bytea)) = $5 \
      THEN key END FROM cloakroom.entry WHERE db = $1::smallint AND slot >= $2::integer \
      ORDER BY slot LIMIT $3::bigint"
 );
@@ -138,7 +253,7 @@ const PAGE: &str = concat!(
 const SLOT: &str = concat!(
     "SELECT slot, CASE WHEN (expires_at IS NULL OR expires_at > ",
     now!(),
-    ") AND ($3::smallint IS NULL OR kind = $3) AND substring(key FROM 1 FOR length($4::bytea)) = $4 \
+    ") AND kind <> 0 AND ($3::smallint IS NULL OR kind = $3) AND substring(key FROM 1 FOR length($4::bytea)) = $4 \
      THEN key END FROM cloakroom.entry WHERE db = $1::smallint AND slot = $2::integer"
 );
 
@@ -162,7 +277,7 @@ const SWEEP: &str = concat!(
 /// Counts live entries by database; run with sequential scans on.
 pub(super) const COUNT: &str = concat!(
     "SELECT db, count(*), count(expires_at) FROM cloakroom.entry \
-     WHERE (expires_at IS NULL OR expires_at > ",
+     WHERE kind <> 0 AND (expires_at IS NULL OR expires_at > ",
     now!(),
     ") AND substring(key FROM 1 FOR length($1::bytea)) = $1 GROUP BY db ORDER BY db"
 );
@@ -177,21 +292,73 @@ pub(super) const FLUSH_ORDERED: &str = "WITH doomed AS MATERIALIZED (SELECT db, 
      ORDER BY db, key FOR UPDATE) \
      DELETE FROM cloakroom.entry AS e USING doomed AS d WHERE e.db = ANY(ARRAY[d.db]) AND e.key = ANY(ARRAY[d.key])";
 
-/// What every session is told first.
-pub(super) fn session_setup(statement_timeout: Duration) -> String {
+/// Whether the server takes no writes; which life of which server it is; and the mark of the session, if it has one. The
+/// second is its start, to the microsecond, and its timeline, which a standby changes as it becomes the primary. It is the
+/// same on every way to the server, and anybody may ask.
+pub(super) const INCARNATION: &str = "SELECT pg_is_in_recovery(), \
+     extract(epoch FROM pg_postmaster_start_time())::text || ' ' || CASE WHEN pg_is_in_recovery() THEN 'standby' \
+     ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END, \
+     coalesce(current_setting('cloakroom.direct', true), '')";
+
+/// See [`crate::store::link::Order`].
+pub(super) const ENTER: &str = "SELECT cloakroom.enter($1, $2)";
+/// See [`crate::store::link::Order`].
+pub(super) const RENEW: &str = "SELECT cloakroom.renew($1, $2)";
+/// See [`crate::store::link::Order`].
+pub(super) const MEMBERS: &str = "SELECT id FROM cloakroom.node WHERE lease_until > cloakroom.clock()";
+/// See [`crate::store::link::Order`].
+pub(super) const LEAVE: &str = "DELETE FROM cloakroom.node WHERE id = $1";
+
+/// The settings of sessions, or of a transaction where there are no sessions of our own.
+fn settings(statement_timeout: Duration, is_local: bool) -> String {
     let timeout = statement_timeout.as_millis().max(1);
     format!(
-        "SET search_path = pg_catalog; SET client_min_messages = warning; \
-         SET statement_timeout = {timeout}; \
-         SET idle_in_transaction_session_timeout = {idle}; \
-         SET default_transaction_isolation = 'read committed'; \
-         SET plan_cache_mode = force_generic_plan; SET jit = off; \
-         SET enable_seqscan = off; SET enable_bitmapscan = off; \
-         SET enable_hashjoin = off; SET enable_mergejoin = off; \
-         SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
+        "SELECT set_config(name, value, {is_local}) FROM (VALUES \
+         ('search_path', 'pg_catalog'), ('client_min_messages', 'warning'), ('statement_timeout', '{timeout}'), \
+         ('idle_in_transaction_session_timeout', '{idle}'), ('default_transaction_isolation', 'read committed'), \
+         ('plan_cache_mode', 'force_generic_plan'), ('jit', 'off'), ('enable_seqscan', 'off'), \
+         ('enable_bitmapscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), \
+         ('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' \
+         ELSE current_setting('synchronous_commit') END)) AS s (name, value)",
         idle = timeout.saturating_mul(2),
     )
 }
+
+/// What every session is told and asked first. It takes the settings only if it is our own: if it has `mark`.
+pub(super) fn session_setup(statement_timeout: Duration, mark: &str) -> String {
+    let settings = settings(statement_timeout, false);
+    format!("{settings} WHERE current_setting('cloakroom.direct', true) = '{mark}'; {INCARNATION}")
+}
+
+/// The same settings for one transaction.
+pub(super) fn transaction_setup(statement_timeout: Duration) -> String {
+    settings(statement_timeout, true)
+}
+
+/// What the session of a link is told and asked first; see [`session_setup`].
+pub(super) fn link_setup(mark: &str) -> String {
+    format!(
+        "SELECT set_config(name, value, false) FROM (VALUES ('search_path', 'pg_catalog'), \
+         ('client_min_messages', 'warning'), ('statement_timeout', '0'), \
+         ('default_transaction_isolation', 'read committed'), \
+         ('application_name', current_setting('application_name') || ' link')) AS s (name, value) \
+         WHERE current_setting('cloakroom.direct', true) = '{mark}'; \
+         SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout' \
+         AND current_setting('cloakroom.direct', true) = '{mark}'; {INCARNATION}"
+    )
+}
+
+/// Announces from a link. Nobody misses an announcement that a crash of the server takes with it, so it need not wait for
+/// the disk. But where commits wait for a standby it waits, too: a server that was cut off from its standby, and replaced
+/// by it, can then prove nothing any more. Only a transaction that writes to the log waits, and to notify is not to write.
+pub(super) const ANNOUNCE: &str = concat!(
+    "SELECT CASE WHEN current_setting('synchronous_standby_names') = '' \
+     THEN set_config('synchronous_commit', 'off', true) \
+     WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', true) END, \
+     CASE WHEN current_setting('synchronous_standby_names') <> '' \
+     THEN pg_logical_emit_message(true, 'cloakroom', '') END, ",
+    tell!("$1")
+);
 
 /// A parameter that does not show in `Debug`, which tokio-postgres writes to its debug log.
 pub(super) struct Hidden<T>(pub(super) T);

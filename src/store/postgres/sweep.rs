@@ -3,9 +3,11 @@
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::store::error::StoreError;
+use crate::store::link::Announce;
+use crate::store::postgres::commit::ids;
 use crate::store::postgres::error::{Fault, Sent, unapplied};
-use crate::store::postgres::pool::{BULK_TIMEOUT, Lease, Pool, within};
-
+use crate::store::postgres::lease::{Lease, within};
+use crate::store::postgres::pool::{BULK_TIMEOUT, Pool};
 use crate::store::postgres::statement::{FLUSH, FLUSH_ORDERED, Hidden, Sql};
 use crate::store::{SweepCursor, Swept};
 
@@ -33,7 +35,7 @@ pub(super) async fn sweep(pool: &Pool, from: Option<SweepCursor>, limit: u32) ->
 /// One step, in a transaction that is left open.
 async fn step(lease: &mut Lease, from: Option<SweepCursor>, limit: u32) -> Result<Swept, Fault> {
     let (lock, sweep) = (lease.prepared(Sql::SweepLock).await?, lease.prepared(Sql::Sweep).await?);
-    let (begun, leading) = tokio::join!(biased; lease.batch_execute("BEGIN"), lease.query_one(&lock, &[&SWEEP_LOCK]));
+    let (begun, leading) = tokio::join!(biased; lease.begin(""), lease.query_one(&lock, &[&SWEEP_LOCK]));
     begun?;
     if !leading?.try_get::<_, bool>(0)? {
         return Ok(Swept::default());
@@ -55,7 +57,14 @@ async fn step(lease: &mut Lease, from: Option<SweepCursor>, limit: u32) -> Resul
 }
 
 /// See [`crate::store::Store::flush`].
-pub(super) async fn flush(pool: &Pool, db: Option<u8>, prefix: Vec<u8>) -> Result<(), StoreError> {
+pub(super) async fn flush(
+    pool: &Pool,
+    db: Option<u8>,
+    prefix: Vec<u8>,
+    announce: Announce<'_>,
+) -> Result<(), StoreError> {
+    let told = announce.map(|aboard| (aboard.announcer)(None)).unwrap_or_default();
+    let acknowledged = announce.and_then(|aboard| aboard.acknowledged);
     let (db, prefix) = (db.map(i16::from), Hidden(prefix));
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&db, Type::INT2), (&prefix, Type::BYTEA)];
     let mut tries = 0;
@@ -64,16 +73,31 @@ pub(super) async fn flush(pool: &Pool, db: Option<u8>, prefix: Vec<u8>) -> Resul
         let work = async {
             let scan = if tries == 0 { "on" } else { "off" };
             let setup = format!(
-                "BEGIN; SET LOCAL enable_seqscan = {scan}; SET LOCAL statement_timeout = {}",
+                "SET LOCAL enable_seqscan = {scan}; SET LOCAL statement_timeout = {}",
                 BULK_TIMEOUT.as_millis()
             );
-            let (begun, flushed, committed) = tokio::join!(biased;
-                lease.batch_execute(&setup),
+            let tell = async {
+                let nothing = told.is_empty();
+                if nothing { Ok(0) } else { lease.execute_typed(Sql::Tell.text(), &[(&told, Type::TEXT_ARRAY)]).await }
+            };
+            let admit = async {
+                let Some(acknowledged) = acknowledged else { return Ok(0) };
+                let nodes = ids(acknowledged);
+                let parameters: [(&(dyn ToSql + Sync), Type); 2] =
+                    [(&nodes, Type::INT8_ARRAY), (&acknowledged.until, Type::INT8)];
+                lease.execute_typed(Sql::Admit.text(), &parameters).await
+            };
+            let (begun, admitted, flushed, told, committed) = tokio::join!(biased;
+                lease.begin(&setup),
+                admit,
                 lease.execute_typed(if tries == 0 { FLUSH } else { FLUSH_ORDERED }, &parameters),
+                tell,
                 lease.batch_execute("COMMIT"),
             );
             begun?;
+            admitted?;
             flushed?;
+            told?;
             Ok(committed?)
         };
         let result = within(BULK_TIMEOUT + lease.limit(), work).await;

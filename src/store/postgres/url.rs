@@ -2,6 +2,7 @@
 //! repeats a part of the URL in a message, as any part may turn out to be a password with a character too many.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
@@ -33,6 +34,8 @@ pub(super) struct HostTarget {
     pub(super) account: Account,
     /// Whether TLS does not apply.
     pub(super) is_unix: bool,
+    /// A pooler was found there that takes no options of a connection.
+    pub(super) refuses_options: AtomicBool,
 }
 
 /// Whether `url` can be used, without connecting; else everything that is wrong with it. Reads the files it names.
@@ -207,7 +210,8 @@ impl Parts {
         }
         let user = user.or_else(|| env("USER")).unwrap_or_default();
         let database = database.unwrap_or_else(|| user.clone());
-        HostTarget { config, account: Account { host, port, database, user }, is_unix }
+        let account = Account { host, port, database, user };
+        HostTarget { config, account, is_unix, refuses_options: AtomicBool::new(false) }
     }
 }
 

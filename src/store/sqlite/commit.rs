@@ -132,6 +132,8 @@ impl Writer {
                 .connection
                 .prepare_cached("DELETE FROM entry WHERE db = ?1 AND key = ?2")?
                 .execute(params![db, key]),
+            // It was checked, and nobody else writes.
+            Change::Keep => Ok(0),
         };
         changed.map(drop)
     }

@@ -20,6 +20,7 @@ use rusqlite::ffi::ErrorCode;
 use crate::config::SqliteConfig;
 use crate::entry::{Entry, Group, Key, Outcome, UnixMs};
 use crate::store::error::{StoreError, StoreErrorKind};
+use crate::store::link::{Announce, Link};
 use crate::store::sqlite::commit::Writer;
 use crate::store::sqlite::thread::Worker;
 use crate::store::{PoolState, ScanPage, ScanQuery, Store, SweepCursor, Swept};
@@ -70,7 +71,12 @@ impl Store for SqliteStore {
         Box::pin(self.readers.run(move |connection| read::load(connection, &keys, now_ms())))
     }
 
-    fn commit<'a>(&'a self, batch: &'a [Group]) -> BoxFuture<'a, Vec<Result<Outcome, StoreError>>> {
+    /// Announces nothing, as nobody else is there.
+    fn commit<'a>(
+        &'a self,
+        batch: &'a [Group],
+        _announce: Announce<'a>,
+    ) -> BoxFuture<'a, Vec<Result<Outcome, StoreError>>> {
         let (batch, count) = (batch.to_vec(), batch.len());
         let work = self.writer.run(move |writer| Ok(writer.commit(&batch, now_ms())));
         Box::pin(async move {
@@ -90,7 +96,12 @@ impl Store for SqliteStore {
         Box::pin(self.readers.run(move |connection| read::random(connection, db, prefix, now_ms())))
     }
 
-    fn flush(&self, db: Option<u8>, prefix: Vec<u8>) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn flush<'a>(
+        &'a self,
+        db: Option<u8>,
+        prefix: Vec<u8>,
+        _announce: Announce<'a>,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(self.writer.run(move |writer| sweep::flush(writer.connection(), db, &prefix)))
     }
 
@@ -110,6 +121,11 @@ impl Store for SqliteStore {
                 .map_err(|error| failure(error, false))?;
             Ok(now_ms())
         }))
+    }
+
+    /// The lock keeps other daemons out.
+    fn link(&self) -> BoxFuture<'_, Result<Option<Link>, StoreError>> {
+        Box::pin(std::future::ready(Ok(None)))
     }
 
     fn pool(&self) -> PoolState {
@@ -188,7 +204,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("new").join("sessions.db");
         let store = open(&path).unwrap();
-        store.commit(&[put("a", 10)]).await.pop().unwrap().unwrap();
+        store.commit(&[put("a", 10)], None).await.pop().unwrap().unwrap();
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         for (name, expected) in
             [("", 0o700), ("sessions.db", 0o600), ("sessions.db-wal", 0o600), ("sessions.db.lock", 0o600)]
@@ -232,12 +248,16 @@ mod tests {
     async fn a_full_disk_refuses_writes_and_serves_reads() {
         let dir = tempfile::tempdir().unwrap();
         let store = open(&dir.path().join("sessions.db")).unwrap();
-        store.commit(&[put("a", 10), put("b", 100_000)]).await.into_iter().for_each(|result| drop(result.unwrap()));
+        store
+            .commit(&[put("a", 10), put("b", 100_000)], None)
+            .await
+            .into_iter()
+            .for_each(|result| drop(result.unwrap()));
         pragma(&store, "max_page_count", 1).await;
         // One that does not fit fails alone; what frees room, or needs none, is applied.
         let mut delete = put("b", 0);
         delete[0].change = Change::Delete;
-        let results = store.commit(&[put("c", 500_000), put("a", 11), delete, put("d", 500_000)]).await;
+        let results = store.commit(&[put("c", 500_000), put("a", 11), delete, put("d", 500_000)], None).await;
         let kinds: Vec<_> = results.iter().map(|result| result.as_ref().map_err(StoreError::kind).err()).collect();
         assert_eq!(kinds, [Some(StoreErrorKind::Full), None, None, Some(StoreErrorKind::Full)]);
         let keys = ["a", "b", "c", "d"].map(|name| put(name, 0).remove(0).key).to_vec();
@@ -245,9 +265,9 @@ mod tests {
             store.load(keys).await.unwrap().iter().map(|one| one.as_ref().map(|one| one.value.len())).collect();
         assert_eq!(sizes, [Some(11), None, None, None]);
         pragma(&store, "max_page_count", 1_000_000).await;
-        store.commit(&[put("c", 500_000)]).await.pop().unwrap().unwrap();
+        store.commit(&[put("c", 500_000)], None).await.pop().unwrap().unwrap();
         pragma(&store, "query_only", 1).await;
-        let error = store.commit(&[put("c", 1)]).await.pop().unwrap().unwrap_err();
+        let error = store.commit(&[put("c", 1)], None).await.pop().unwrap().unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::ReadOnly);
     }
 
@@ -263,10 +283,10 @@ mod tests {
         };
         // The first transaction reserves a block, and takes that back with it.
         pragma(&store, "max_page_count", 1).await;
-        store.commit(&[put("a", 500_000)]).await.pop().unwrap().unwrap_err();
+        store.commit(&[put("a", 500_000)], None).await.pop().unwrap().unwrap_err();
         assert_eq!(reserved(&store).await.unwrap(), 1);
         pragma(&store, "max_page_count", 1_000_000).await;
-        let Outcome::Applied(applied) = store.commit(&[put("a", 1)]).await.pop().unwrap().unwrap() else {
+        let Outcome::Applied(applied) = store.commit(&[put("a", 1)], None).await.pop().unwrap().unwrap() else {
             panic!("conflict")
         };
         assert!(applied[0].version < reserved(&store).await.unwrap());
@@ -277,13 +297,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sessions.db");
         let store = open(&path).unwrap();
-        store.commit(&[put("a", 1)]).await.pop().unwrap().unwrap();
+        store.commit(&[put("a", 1)], None).await.pop().unwrap().unwrap();
         let other = Connection::open(&path).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
-        let error = store.commit(&[put("a", 2)]).await.pop().unwrap().unwrap_err();
+        let error = store.commit(&[put("a", 2)], None).await.pop().unwrap().unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Unavailable);
         assert!(store.load(vec![put("a", 0).remove(0).key]).await.unwrap()[0].is_some());
         other.execute_batch("COMMIT").unwrap();
-        store.commit(&[put("a", 2)]).await.pop().unwrap().unwrap();
+        store.commit(&[put("a", 2)], None).await.pop().unwrap().unwrap();
     }
 }

@@ -45,8 +45,8 @@ pub(super) fn scan(connection: &mut Connection, query: &ScanQuery, now: UnixMs) 
 
 /// The page that the query's cursor begins.
 fn page_of(connection: &Connection, query: &ScanQuery, now: UnixMs) -> rusqlite::Result<ScanPage> {
-    // Without the look at the length, an empty key (whose `substr` is null) would be lost.
-    let wanted = "SELECT slot, CASE WHEN (expires_at IS NULL OR expires_at > ?3) AND (?4 IS NULL OR kind = ?4) \
+    // Marks of deletions (kind 0) are no keys. Without the look at the length, an empty key (whose `substr` is null) would be lost.
+    let wanted = "SELECT slot, CASE WHEN (expires_at IS NULL OR expires_at > ?3) AND kind <> 0 AND (?4 IS NULL OR kind = ?4) \
                   AND (length(?5) = 0 OR substr(key, 1, length(?5)) = ?5) THEN key END FROM entry WHERE db = ?1 AND slot ";
     let kind = query.kind.map(Kind::code);
     let read = |condition: &str, slot: i64, limit: i64| -> rusqlite::Result<Rows> {
@@ -89,7 +89,7 @@ pub(super) fn count(
     let counted = || -> rusqlite::Result<Vec<(u8, u64, u64)>> {
         connection
             .prepare_cached(
-                "SELECT db, count(*), count(expires_at) FROM entry WHERE (expires_at IS NULL OR expires_at > ?2) \
+                "SELECT db, count(*), count(expires_at) FROM entry WHERE kind <> 0 AND (expires_at IS NULL OR expires_at > ?2) \
                  AND (length(?1) = 0 OR substr(key, 1, length(?1)) = ?1) GROUP BY db ORDER BY db",
             )?
             .query_map(params![prefix, now], |row| {

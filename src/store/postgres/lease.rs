@@ -1,0 +1,180 @@
+//! A connection that was taken from the pool, and how statements run on it. Knows no table.
+//!
+//! Behind a transaction pooler (such as `PgBouncer`) each transaction may get another session. So nothing is assumed of
+//! sessions there: statements have no name and go with the types of their parameters, in one round trip; a transaction
+//! that writes sets for itself what sessions of our own are set to; and what may be cached says which server it is from.
+
+use std::future::Future;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bb8::PooledConnection;
+use tokio::time::timeout;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Error, Row};
+
+use crate::store::postgres::error::Fault;
+use crate::store::postgres::manager::{Manager, Sessions};
+use crate::store::postgres::servers::Met;
+use crate::store::postgres::statement::{INCARNATION, Sql};
+
+/// A statement, ready to be run on the lease that it was prepared by.
+pub(super) enum Statement {
+    /// Known to the session.
+    Named(tokio_postgres::Statement),
+    /// To be sent with its parameters.
+    Unnamed(Sql),
+}
+
+/// A connection, taken from the pool. Dropping it unsettled closes it.
+pub(super) struct Lease {
+    connection: PooledConnection<'static, Manager>,
+    sessions: Arc<Sessions>,
+}
+
+impl Lease {
+    /// Takes a connection; it is unsettled.
+    pub(super) fn new(mut connection: PooledConnection<'static, Manager>, sessions: Arc<Sessions>) -> Self {
+        connection.settled = false;
+        Self { connection, sessions }
+    }
+
+    /// The statement, prepared by this connection's first use of it.
+    pub(super) async fn prepared(&mut self, sql: Sql) -> Result<Statement, Fault> {
+        if self.connection.is_shared {
+            return Ok(Statement::Unnamed(sql));
+        }
+        if let Some(statement) = &self.connection.statements[sql as usize] {
+            return Ok(Statement::Named(statement.clone()));
+        }
+        let statement = self.connection.client.prepare(sql.text()).await?;
+        self.connection.statements[sql as usize] = Some(statement.clone());
+        Ok(Statement::Named(statement))
+    }
+
+    /// The rows of a statement, which is sent when this is first polled.
+    pub(super) async fn query(&self, statement: &Statement, values: Values<'_>) -> Result<Vec<Row>, Error> {
+        match statement {
+            Statement::Named(statement) => self.connection.client.query(statement, values).await,
+            Statement::Unnamed(sql) => {
+                Box::pin(self.connection.client.query_typed(sql.text(), &typed(*sql, values))).await
+            }
+        }
+    }
+
+    /// The one row of a statement.
+    pub(super) async fn query_one(&self, statement: &Statement, values: Values<'_>) -> Result<Row, Error> {
+        match statement {
+            Statement::Named(statement) => self.connection.client.query_one(statement, values).await,
+            Statement::Unnamed(sql) => {
+                Box::pin(self.connection.client.query_typed_one(sql.text(), &typed(*sql, values))).await
+            }
+        }
+    }
+
+    /// The row of a statement, if there is one.
+    pub(super) async fn query_opt(&self, statement: &Statement, values: Values<'_>) -> Result<Option<Row>, Error> {
+        match statement {
+            Statement::Named(statement) => self.connection.client.query_opt(statement, values).await,
+            Statement::Unnamed(sql) => {
+                Box::pin(self.connection.client.query_typed_opt(sql.text(), &typed(*sql, values))).await
+            }
+        }
+    }
+
+    /// Runs a statement that returns nothing of interest.
+    pub(super) async fn execute(&self, statement: &Statement, values: Values<'_>) -> Result<u64, Error> {
+        match statement {
+            Statement::Named(statement) => self.connection.client.execute(statement, values).await,
+            Statement::Unnamed(sql) => {
+                Box::pin(self.connection.client.execute_typed(sql.text(), &typed(*sql, values))).await
+            }
+        }
+    }
+
+    /// Whether a statement by itself has the settings that statements which write need.
+    pub(super) fn has_session(&self) -> bool {
+        !self.connection.is_shared
+    }
+
+    /// Begins a transaction with these further settings, sent when this is first polled.
+    pub(super) async fn begin(&self, settings: &str) -> Result<(), Fault> {
+        if self.has_session() {
+            let text = format!("BEGIN; {settings}");
+            return Ok(Box::pin(self.connection.client.batch_execute(&text)).await?);
+        }
+        let text =
+            format!("BEGIN ISOLATION LEVEL READ COMMITTED; {}; {settings}; {INCARNATION}", self.sessions.local_setup);
+        Box::pin(self.meet(&text)).await
+    }
+
+    /// Runs reads that are all sent when `work` is first polled. What they find may be cached.
+    pub(super) async fn read<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+        if self.has_session() {
+            return work.await;
+        }
+        let opening = format!("BEGIN READ ONLY; {INCARNATION}");
+        let (begun, done, ended) = tokio::join!(biased;
+            Box::pin(self.meet(&opening)),
+            work,
+            self.connection.client.batch_execute("COMMIT"),
+        );
+        begun?;
+        let done = done?;
+        ended?;
+        Ok(done)
+    }
+
+    /// Runs simple statements of which the last says what server this is.
+    async fn meet(&self, text: &str) -> Result<(), Fault> {
+        let messages = self.connection.client.simple_query(text).await?;
+        self.sessions.met(Met::from_answer(&messages)?.incarnation).await;
+        Ok(())
+    }
+
+    /// How long one piece of work with statements of the usual limit may take.
+    pub(super) fn limit(&self) -> Duration {
+        self.sessions.limit
+    }
+
+    /// Says that nothing is under way on the connection, as `result` came back: it may serve others.
+    pub(super) fn settle<T>(&mut self, result: &Result<T, Fault>) {
+        self.connection.settled = match result {
+            Ok(_) => true,
+            Err(fault) => !fault.ends_connection(),
+        };
+    }
+
+    /// Says that work begins again on a connection that was settled.
+    pub(super) fn unsettle(&mut self) {
+        self.connection.settled = false;
+    }
+
+    /// Whether the URL demands a server that takes writes.
+    pub(super) fn must_write(&self) -> bool {
+        self.connection.must_write
+    }
+}
+
+impl Deref for Lease {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.connection.client
+    }
+}
+
+/// The values of a statement's parameters.
+pub(super) type Values<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// The values with their types.
+fn typed(sql: Sql, values: Values<'_>) -> Vec<(&(dyn ToSql + Sync), Type)> {
+    debug_assert_eq!(sql.types().len(), values.len(), "{sql:?}");
+    values.iter().copied().zip(sql.types().iter().cloned()).collect()
+}
+
+/// The result of `work`, or a fault that leaves the connection in doubt after `limit`.
+pub(super) async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    timeout(limit, work).await.unwrap_or_else(|_| Err(Fault::late()))
+}

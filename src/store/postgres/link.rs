@@ -1,0 +1,227 @@
+//! The link between daemons on Postgres: a connection of its own, to a server that takes writes, with LISTEN and NOTIFY.
+//! It knows nothing of what is announced.
+//!
+//! Postgres puts the notifications of a transaction into one queue at its commit, under a lock that it holds until the
+//! commit is done, and a session hears of a transaction only when it would see it. So what is heard comes in the order of
+//! commits, and a load that begins after it sees what it is about.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_postgres::{AsyncMessage, Client, Statement};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::PostgresConfig;
+use crate::store::error::StoreError;
+use crate::store::link::{Link, LinkEvent, Order};
+use crate::store::postgres::dial::{self, Dialled, Wire};
+use crate::store::postgres::error::{Fault, Sent};
+use crate::store::postgres::pool::Pool;
+use crate::store::postgres::servers::{Linked, Met};
+use crate::store::postgres::statement::{ANNOUNCE, ENTER, LEAVE, MEMBERS, RENEW, link_setup};
+use crate::store::postgres::url::{self, HostTarget, Target};
+use crate::tasks::Tasks;
+
+/// Events that wait for the daemon; beyond, the server waits with them.
+const MAX_EVENTS: usize = 1024;
+
+/// Orders that wait for the server.
+const MAX_ORDERS: usize = 256;
+
+/// Prepared on the link.
+struct Statements {
+    notify: Statement,
+    enter: Statement,
+    renew: Statement,
+    members: Statement,
+    leave: Statement,
+}
+
+/// Makes links.
+pub(super) struct Linker {
+    target: Arc<Target>,
+    connect_timeout: Duration,
+    tasks: Tasks,
+    /// Ends all links.
+    closed: CancellationToken,
+}
+
+impl Linker {
+    /// For the URL of the configuration that is meant for it. Connects to nothing.
+    pub(super) fn new(config: &PostgresConfig, tasks: &Tasks) -> Result<Self, StoreError> {
+        let url = config.listen_url.as_ref().unwrap_or(&config.url);
+        let target = url::parse(url, &|name| std::env::var(name).ok())
+            .map_err(|faults| StoreError::permanent(faults.join("; ")))?;
+        Ok(Self {
+            target: Arc::new(target),
+            connect_timeout: config.connect_timeout,
+            tasks: tasks.clone(),
+            closed: CancellationToken::new(),
+        })
+    }
+
+    /// A link to the first host that takes writes, of which the pool is told.
+    pub(super) async fn link(&self, pool: &Pool) -> Result<Link, Fault> {
+        let mut failure: Option<Fault> = None;
+        for host in dial::order(&self.target) {
+            let limit = dial::patience(host, self.connect_timeout);
+            let linked = timeout(limit, self.link_to(host, limit, pool)).await;
+            match linked.unwrap_or_else(|_| Err(Fault::away("connecting took too long"))) {
+                Ok(link) => return Ok(link),
+                // That one is there but takes no writes says more than that another is away.
+                Err(fault) if failure.as_ref().is_none_or(|held| !held.is_read_only()) => failure = Some(fault),
+                Err(_) => {}
+            }
+        }
+        Err(failure.unwrap_or_else(|| Fault::permanent("the URL of the link names no host")))
+    }
+
+    async fn link_to(&self, host: &HostTarget, limit: Duration, pool: &Pool) -> Result<Link, Fault> {
+        let Dialled { client, mut wire, mark } = dial::dial(&self.target, host, limit, |_| {}).await?;
+        let since = Instant::now();
+        let (mut heard, events) = mpsc::channel(MAX_EVENTS);
+        let setup = set_up(client, &mark);
+        tokio::pin!(setup);
+        // Nobody drives the connection yet but we. What it hears already counts.
+        let mut early = Vec::new();
+        let (client, met, statements) = loop {
+            tokio::select! {
+                biased;
+                message = poll_fn(|cx| wire.poll_message(cx)) => match message {
+                    Some(message) => early.extend(event_of(message?)),
+                    None => return Err(Fault::away("the server ended the connection")),
+                },
+                ready = &mut setup => break ready?,
+            }
+        };
+        let (orders, mut ordered) = mpsc::channel(MAX_ORDERS);
+        let incarnation = met.incarnation;
+        let Some(statements) = statements else {
+            // Whoever receives finds the end.
+            return Ok(Link { incarnation, events, orders, since, is_direct: false });
+        };
+        let (end, ended) = (self.closed.child_token(), CancellationToken::new());
+        pool.linked(Linked { incarnation, since, end: end.clone(), ended: ended.clone() });
+        self.tasks.spawn(async move {
+            let work = async {
+                for event in early {
+                    let _ = heard.send(event).await;
+                }
+                drive(wire, client, statements, &mut ordered, &mut heard).await
+            };
+            tokio::select! {
+                ended = work => if let Err(fault) = ended {
+                    tracing::info!(error = %fault, kind = fault.kind(Sent::Nothing).label(), "link to postgres ended");
+                },
+                () = end.cancelled() => {}
+            }
+            // The daemon sees the end of events, draws its conclusions, and lets go of the link.
+            drop(heard);
+            while ordered.recv().await.is_some() {}
+            ended.cancel();
+        });
+        Ok(Link { incarnation, events, orders, since, is_direct: true })
+    }
+
+    /// Ends all links.
+    pub(super) async fn close(&self) {
+        self.closed.cancel();
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Makes a session hear announcements, and readies it to send them; not one that others may get, as notifications for one
+/// of them go to any.
+async fn set_up(client: Client, mark: &str) -> Result<(Client, Met, Option<Statements>), Fault> {
+    let met = Met::from_answer(&client.simple_query(&link_setup(mark)).await?)?;
+    if met.is_standby {
+        return Err(Fault::read_only("the server is a standby"));
+    }
+    if met.mark != mark {
+        return Ok((client, met, None));
+    }
+    // In a session that may not write, this fails as it should.
+    client.batch_execute("LISTEN cloakroom").await?;
+    let [notify, enter, renew, members, leave] = [ANNOUNCE, ENTER, RENEW, MEMBERS, LEAVE];
+    let statements = Statements {
+        notify: client.prepare(notify).await?,
+        enter: client.prepare(enter).await?,
+        renew: client.prepare(renew).await?,
+        members: client.prepare(members).await?,
+        leave: client.prepare(leave).await?,
+    };
+    Ok((client, met, Some(statements)))
+}
+
+/// Runs the link until either side ends it.
+async fn drive(
+    mut wire: Wire,
+    client: Client,
+    statements: Statements,
+    orders: &mut mpsc::Receiver<Order>,
+    heard: &mut mpsc::Sender<LinkEvent>,
+) -> Result<(), Fault> {
+    let mut given = FuturesOrdered::new();
+    loop {
+        let event = tokio::select! {
+            biased;
+            message = poll_fn(|cx| wire.poll_message(cx)) => match message {
+                Some(message) => event_of(message?),
+                None => return Err(Fault::away("the server ended the connection")),
+            },
+            Some(done) = given.next() => Some(done?),
+            order = orders.recv() => {
+                // Nobody is there any more.
+                let Some(order) = order else { return Ok(()) };
+                given.push_back(execute(&client, &statements, order));
+                None
+            }
+        };
+        if let Some(event) = event
+            && heard.send(event).await.is_err()
+        {
+            return Ok(());
+        }
+    }
+}
+
+/// Carries out an order.
+async fn execute(client: &Client, statements: &Statements, order: Order) -> Result<LinkEvent, Fault> {
+    let int8 = |number: u64| number as i64;
+    Ok(match order {
+        Order::Announce(text) => {
+            client.execute(&statements.notify, &[&vec![text]]).await?;
+            LinkEvent::Sent
+        }
+        Order::Enter(node, lease) => {
+            let row = client.query_one(&statements.enter, &[&int8(node), &lease]).await?;
+            LinkEvent::Entered(Duration::from_millis(row.try_get::<_, i64>(0)? as u64))
+        }
+        Order::Renew(node, lease) => {
+            let row = client.query_one(&statements.renew, &[&int8(node), &lease]).await?;
+            LinkEvent::Renewed(row.try_get(0)?)
+        }
+        Order::Members => {
+            let rows = client.query(&statements.members, &[]).await?;
+            let nodes = rows.iter().map(|row| Ok::<_, Fault>(row.try_get::<_, i64>(0)? as u64));
+            LinkEvent::Members(nodes.collect::<Result<_, _>>()?)
+        }
+        Order::Leave(node) => {
+            client.execute(&statements.leave, &[&int8(node)]).await?;
+            LinkEvent::Left
+        }
+    })
+}
+
+/// What a message of the server is on the link; notices are nothing.
+fn event_of(message: AsyncMessage) -> Option<LinkEvent> {
+    match message {
+        AsyncMessage::Notification(notification) => Some(LinkEvent::Heard(notification.payload().to_owned())),
+        _ => None,
+    }
+}
