@@ -130,13 +130,16 @@ fn reload(inputs: &Inputs, log: &LogControl, password: &watch::Sender<Option<Pas
 }
 
 /// The runtime. Threads that wake each other for every request cost more than they bring while few suffice, and the
-/// client, or Postgres, needs processors too: so by default half of them serve.
+/// client, or Postgres, needs processors too: so by default half of them serve. A lone thread need not be ready for others to
+/// take its work, which makes each of its steps cheaper.
 fn runtime(workers: u32) -> std::io::Result<Runtime> {
     let workers = match workers {
         0 => std::thread::available_parallelism()?.get().div_ceil(2),
         chosen => chosen as usize,
     };
-    Builder::new_multi_thread()
+    let mut builder = if workers == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    builder
+        // Of no meaning to a lone thread.
         .worker_threads(workers)
         // For files and the embedded store's threads; connections never block.
         .max_blocking_threads(64)

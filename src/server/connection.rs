@@ -3,13 +3,17 @@
 //! Commands whose replies must wait (for a commit, for a miss) do not hold up the ones behind them, unless those touch
 //! the same keys; replies keep their order. So a pipeline of writes rides in one commit.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
 use futures_util::future::BoxFuture;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio_util::io::poll_read_buf;
 
 use crate::command::dispatch::{self, Resolved};
 use crate::command::request::{ClientState, Flow, ReplyMode, Request};
@@ -24,12 +28,13 @@ use crate::resp::encode::encode;
 use crate::resp::error::ErrorReply;
 use crate::resp::parse::{Parsed, Parser};
 use crate::resp::reply::Reply;
+use crate::server::buffers::{self, CHUNK};
 use crate::server::pending::{Pending, Touches};
 use crate::server::shared::Shared;
 use crate::server::tally::Tally;
 
-/// Room for reading that a connection starts with and returns to; 16 pipelined requests of a session fit.
-const READ_CHUNK: usize = 16 * 1024;
+/// The least room to read into: less is not worth a call of the kernel.
+const LEAST_ROOM: usize = CHUNK / 4;
 
 /// Replies that are written before the batch is done, so that a large pipeline does not pile them up.
 const FLUSH_BYTES: usize = 256 * 1024;
@@ -73,8 +78,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             registration,
             parser: Parser::new(shared.request_limits),
             shared,
-            input: BytesMut::with_capacity(READ_CHUNK),
-            output: Output { bytes: BytesMut::with_capacity(READ_CHUNK), tally: Tally::default() },
+            input: BytesMut::new(),
+            output: Output { bytes: BytesMut::new(), tally: Tally::default() },
             pending: Pending::default(),
             last_command: usize::MAX,
         }
@@ -87,11 +92,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         // Held here, so that no batch touches a counter that all connections share.
         let shared = Arc::clone(&self.shared);
         loop {
-            self.make_room();
             tokio::select! {
                 // Reading comes first, and the other is polled only when there is nothing to read.
                 biased;
-                read = self.stream.read_buf(&mut self.input) => match read {
+                read = poll_fn(|context| self.poll_read(context)) => match read {
                     Ok(0) | Err(_) => return,
                     Ok(_) => {}
                 },
@@ -115,13 +119,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    fn make_room(&mut self) {
-        let wanted = self.parser.wanted(self.input.len()).max(READ_CHUNK / 4);
-        if self.input.is_empty() && self.input.capacity() > READ_CHUNK * 4 {
-            // A large request is over: give its memory back.
-            self.input = BytesMut::with_capacity(READ_CHUNK);
+    /// Reads what is there. While nothing is, and nothing is begun, no memory is held.
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+        if self.input.capacity() == 0 {
+            self.input = buffers::take();
         }
+        let wanted = self.parser.wanted(self.input.len()).max(LEAST_ROOM);
         self.input.reserve(wanted.min(limits::READ_AHEAD));
+        let read = poll_read_buf(Pin::new(&mut self.stream), context, &mut self.input);
+        if read.is_pending() && self.input.is_empty() {
+            buffers::give_back(&mut self.input);
+        }
+        read
     }
 
     /// Runs every request that has arrived in full.
@@ -149,9 +158,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
         };
-        self.input.advance(at);
+        self.consume(at);
         self.registration.seen(now.unix, self.last_command);
         next
+    }
+
+    /// Drops the first bytes of the input. When nothing is left, the next is read to the buffer's beginning again.
+    fn consume(&mut self, bytes: usize) {
+        if bytes == self.input.len() {
+            self.input.clear();
+        } else {
+            self.input.advance(bytes);
+        }
     }
 
     /// Answers what has arrived while the store has not been reached since the start: `PING`, so that the daemon can
@@ -160,13 +178,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         loop {
             match self.parser.parse(&self.input) {
                 Ok(Parsed::Incomplete) => return Next::Read,
-                Ok(Parsed::Empty { consumed }) => self.input.advance(consumed),
+                Ok(Parsed::Empty { consumed }) => self.consume(consumed),
                 Ok(Parsed::Request { consumed }) => {
                     let args = self.parser.args(&self.input);
                     let is_ping = args.len() == 1 && args[0].eq_ignore_ascii_case(b"ping");
                     let reply = if is_ping { Reply::Simple("PONG".into()) } else { ErrorReply::Loading.into() };
                     self.give(None, reply);
-                    self.input.advance(consumed);
+                    self.consume(consumed);
                 }
                 Err(fault) => {
                     self.give(None, ErrorReply::Protocol(fault).into());
@@ -287,10 +305,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Ok(());
         }
         self.stream.write_all(&self.output.bytes).await?;
-        if self.output.bytes.capacity() > READ_CHUNK * 4 {
-            self.output.bytes = BytesMut::with_capacity(READ_CHUNK);
-        }
-        self.output.bytes.clear();
+        buffers::give_back(&mut self.output.bytes);
         Ok(())
     }
 }
@@ -298,6 +313,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 impl Output {
     fn push(&mut self, id: Option<CommandId>, reply: &Reply, client: &ClientState) {
         self.tally.add(id, matches!(reply, Reply::Error(_)));
+        if self.bytes.capacity() == 0 {
+            self.bytes = buffers::take();
+        }
         encode(reply, client.protocol, &mut self.bytes);
     }
 }

@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod admin;
 pub mod bind;
+pub mod buffers;
 pub mod connection;
 pub mod page;
 pub mod pending;
