@@ -156,9 +156,8 @@ impl Keyspace {
         store: Arc<dyn Store>,
         stop: &CancellationToken,
     ) -> Result<(Arc<Self>, Vec<Work>), StoreError> {
-        let clock = Arc::new(Clock::new(0));
-        let sounding = clock.sound();
-        clock.correct(sounding, store.now().await?);
+        let clock = Arc::new(Clock::new());
+        upkeep::set_clock(&clock, &*store).await?;
         let cache = Arc::new(Cache::new(config.cache_max_bytes));
         let keyspace = Arc::new(Self {
             slack: slack(&config),

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::keyspace::Keyspace;
+use crate::keyspace::clock::Clock;
+use crate::store::Store;
 use crate::store::error::StoreError;
 
 /// The pause between two probes of a store that answers.
@@ -29,6 +31,25 @@ const COUNT_PAUSE: Duration = Duration::from_secs(10);
 
 /// A correction of the clock from which on it is worth a line in the log, in ms.
 const NOTABLE_CORRECTION: i64 = 100;
+
+/// An error of the clock that a start does not try to make smaller.
+const CLOCK_ERROR: Duration = Duration::from_millis(2);
+
+/// How often a start asks the store for its time at most.
+const CLOCK_TRIES: u32 = 5;
+
+/// Sets the clock by the store's, more than once if answers are slow: the first comes over a connection that may have to be
+/// made for it, and so tells little.
+pub async fn set_clock(clock: &Clock, store: &dyn Store) -> Result<(), StoreError> {
+    for _ in 0..CLOCK_TRIES {
+        let sounding = clock.sound();
+        clock.correct(sounding, store.now().await?);
+        if clock.error().is_some_and(|error| error <= CLOCK_ERROR) {
+            break;
+        }
+    }
+    Ok(())
+}
 
 /// Probes the store: keeps the clock right and says when the store is back.
 pub async fn watch(keyspace: Arc<Keyspace>, stop: CancellationToken) {
