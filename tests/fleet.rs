@@ -58,6 +58,28 @@ fn an_answer_that_does_not_come_hides_no_change() {
     }
 }
 
+/// Nobody waits for a strict daemon whose lease is over: what the others change from then on, it must not serve, however long an
+/// outage might be bridged otherwise.
+#[test]
+fn a_strict_daemon_that_is_cut_off_answers_nothing_from_its_cache() {
+    let settings = &[("outage.serve_stale", "1h")];
+    let fleet = Fleet::start(Shape { nodes: 2, mode: "strict", settings, wrappers: &[] });
+    let [a, b] = &fleet.nodes[..] else { panic!("there are two") };
+    let (mut on_a, mut on_b) = (a.daemon.client(), b.daemon.client());
+    wait_for("node A writes", || (on_a.ask("SET k 1") == "+OK\\r\\n").then_some(()));
+    wait_for("node B answers from its cache", || {
+        let hits = || b.daemon.metric("cloakroom_cache_hits_total", &[]);
+        let before = hits();
+        (on_b.ask("GET k") == "$1\\r\\n1\\r\\n" && hits() > before).then_some(())
+    });
+    b.set(Weather::Cut);
+    wait_for("node A deletes", || (on_a.ask("DEL k") == ":1\\r\\n").then_some(()));
+    let answer = on_b.ask("GET k");
+    assert!(answer.starts_with('-'), "node B answers {answer}");
+    b.set(Weather::Clear);
+    wait_for("node B asks again", || (on_b.ask("GET k") == "$-1\\r\\n").then_some(()));
+}
+
 /// Without coherence daemons serve what others have changed: if that is not found, nothing is.
 #[test]
 fn the_judge_finds_daemons_that_do_not_listen() {

@@ -157,7 +157,7 @@ pub static SETTINGS: &[Setting] = &[
         "30s",
         &[
             "While Postgres cannot be reached, for how long (beyond max_staleness) what is cached is still used; 0s: never.",
-            "Writes are errors all the while.",
+            "Writes are errors all the while. In strict mode it is as if this were 0s.",
         ],
     ),
     setting(

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::history::{Action, Micros, NEVER, Op, Told};
 use super::linear::{Verdict, judge};
@@ -50,7 +51,10 @@ pub fn faults(ops: &[Op], vague: Micros) -> Vec<Fault> {
 /// Writes down all of a wrong history, in case that what is left of it does not explain itself.
 fn keep(key: u32, ops: &[Op]) {
     let text: Vec<String> = ops.iter().map(ToString::to_string).collect();
-    let path = super::target_dir().join(format!("history-{}-{key}.txt", std::process::id()));
+    // Several tests of one process keep histories.
+    static KEPT: AtomicU32 = AtomicU32::new(0);
+    let number = KEPT.fetch_add(1, Ordering::Relaxed);
+    let path = super::target_dir().join(format!("history-{}-{number}-{key}.txt", std::process::id()));
     // The verdict does not depend on it.
     if std::fs::write(&path, text.join("\n")).is_ok() {
         super::process::show(&format!("the whole history of key {key} is in {}", path.display()));

@@ -301,7 +301,9 @@ impl Coherence {
     fn prove(&self, at: Tick) {
         let current = at + self.config.max_staleness.as_micros() as Tick;
         let current = current.min(self.lease_until.load(Ordering::Relaxed));
-        self.proof.renew(current, current + self.config.serve_stale.as_micros() as Tick);
+        // Nobody waits for a strict node that is cut off longer than its lease lasts, so it has nothing to answer instead.
+        let outage = if self.is_strict() { 0 } else { current + self.config.serve_stale.as_micros() as Tick };
+        self.proof.renew(current, outage);
     }
 
     /// Nothing is heard any more. What is cached is kept for an outage, and nothing is added.

@@ -122,7 +122,7 @@ async fn follow(
             Some(LinkEvent::Heard(text)) => {
                 let beat = coherence.hear(&text, clock.tick());
                 if let Some(proven) = beat.and_then(|number| vigil.heard(number)) {
-                    coherence.take_proof(proven.at, proven.first);
+                    coherence.take_proof(proven.at, proven.first, clock.tick());
                 }
             }
             Some(LinkEvent::Sent) => vigil.taken(clock.tick()),
@@ -229,13 +229,17 @@ impl Coherence {
         *self.orders.lock().unwrap_or_else(PoisonError::into_inner) = Some(orders);
     }
 
-    /// A heartbeat sent at `at` has returned; `first`: on this link.
-    fn take_proof(&self, at: Tick, first: bool) {
+    /// A heartbeat sent at `at` has returned at `now`; `first`: on this link.
+    fn take_proof(&self, at: Tick, first: bool, now: Tick) {
         if first {
             self.meet();
         }
         self.counts.proven.store(at, Ordering::Relaxed);
         self.prove(at);
+        if now >= self.proven_until() {
+            // It was so long under way that it proves nothing any more.
+            return;
+        }
         let before = *self.state.borrow();
         self.enter(State::Linked);
         match before {
