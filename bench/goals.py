@@ -38,6 +38,8 @@ GOALS = [
     Goal("memory-bound", "memory", "resident memory of a full cache / its configured bound", most=1.1),
     Goal("p99-beside-writes", "latency", "p99 of cached `GET` beside durable writes / without them", most=3.0),
     Goal("coherence-cost", "fleet", "durable `SET`, coherence on / off", least=0.9),
+    Goal("multi", "transactions", "`MULTI` of 100 `SET`s / 100 awaited `SET`s", least=10.0),
+    Goal("compare-and-delete", "transactions", "time of a script that compares and deletes / of a `DEL`", most=2.0),
     Goal("strict-stale", "fleet", "reads of a session whose deletion was confirmed, strict mode, in all", most=0.0),
 ]
 

@@ -25,6 +25,7 @@ import pages
 import reads
 import report
 import servers
+import transactions
 import writes
 from place import Place
 from rounds import SMOKE
@@ -36,6 +37,7 @@ SECTIONS = {
     "durable-set": ("Durable writes beside Redis and pgbench", "redis-always", None, writes.durable_set),
     "touch": ("A request's read and touch beside Redis", "redis", None, writes.touch),
     "cold-get": ("Reads that miss, beside pgbench", "pgbench-select", None, reads.cold_get),
+    "transactions": ("Transactions and scripts", "redis-always", None, transactions.transactions),
     "latency": ("Latency of cached reads beside writes", None, "p99_us", latency.latency),
     "memory": ("Memory of sessions beside Redis", "redis", None, memory.memory),
     "synchronous-commit": ("What the levels of synchronous_commit cost", "local", None, commits.commits),

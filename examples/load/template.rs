@@ -157,7 +157,7 @@ impl Template {
         let expected = match name.to_ascii_uppercase().as_str() {
             "SET" => Expected::Ok,
             "GET" | "GETEX" => Expected::Value,
-            "EXPIRE" | "DEL" => Expected::Done,
+            "EXPIRE" | "DEL" | "EVALSHA" => Expected::Done,
             other => return Err(BadStep(format!("no right reply is known for {other}"))),
         };
         let mut pieces = Vec::new();
@@ -242,6 +242,7 @@ mod tests {
                 "SET {key} {new} EX 9",
                 "*5\r\n$3\r\nSET\r\n$5\r\nk:042\r\n$24\r\n000000000042000000000007\r\n$2\r\nEX\r\n$1\r\n9\r\n",
             ),
+            ("EVALSHA 0a 1 {key}", "*4\r\n$7\r\nEVALSHA\r\n$2\r\n0a\r\n$1\r\n1\r\n$5\r\nk:042\r\n"),
             ("SET {key} {same}", "*3\r\n$3\r\nSET\r\n$5\r\nk:042\r\n$24\r\n000000000042000000000000\r\n"),
         ] {
             assert_eq!(encoded(step, &shape, 42, 7), expected, "{step}");

@@ -341,7 +341,7 @@ pub(crate) mod tests {
             password: password.and_then(|password| Password::new(password.as_bytes())),
             workers: 0,
             cache_max_bytes: 1 << 20,
-            coherence: crate::command::testing::COHERENCE,
+            coherence: crate::keyspace::testing::COHERENCE,
             max_clients: 100,
             max_value_bytes: 1 << 20,
             touch_slack: Duration::from_secs(60),

@@ -1,7 +1,6 @@
 //! A client for tests of commands that need no store: it parses, dispatches and encodes as a connection does.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio_util::sync::CancellationToken;
@@ -9,13 +8,11 @@ use tokio_util::sync::CancellationToken;
 use crate::command::dispatch::{dispatch, for_script};
 use crate::command::request::{ClientState, Flow, ReplyMode, Request, Transaction};
 use crate::command::server::{Registration, ServerInfo};
-use crate::config::{CoherenceConfig, CoherenceMode, SqliteConfig};
-use crate::keyspace::{Keyspace, KeyspaceConfig};
+use crate::keyspace::{Keyspace, testing};
 use crate::limits::REQUEST;
 use crate::resp::encode::encode;
 use crate::resp::parse::{Parsed, Parser};
 use crate::resp::reply::Protocol;
-use crate::store::sqlite::SqliteStore;
 
 /// A connected client.
 pub(crate) struct TestClient {
@@ -89,34 +86,9 @@ impl TestClient {
     }
 }
 
-/// As by default; without another daemon it is all the same.
-pub(crate) const COHERENCE: CoherenceConfig = CoherenceConfig {
-    mode: CoherenceMode::On,
-    max_staleness: Duration::from_secs(1),
-    serve_stale: Duration::from_secs(30),
-    max_age: None,
-};
-
 /// A keyspace over an embedded store of its own; nothing runs behind it, so what needs the store never resolves.
 fn keyspace() -> Arc<Keyspace> {
-    let dir = tempfile::tempdir().expect("a temporary directory can be made");
-    let config = SqliteConfig { path: dir.path().join("sessions.db") };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be built");
-    let config_of_keyspace = KeyspaceConfig {
-        prefix: Vec::new(),
-        cache_max_bytes: 1 << 20,
-        max_value_bytes: 1 << 20,
-        sweeper_interval: Duration::from_secs(60),
-        coherence: COHERENCE,
-        shared: false,
-        touch_slack: Duration::from_secs(60),
-        guarded: Vec::new(),
-        guard_window: Duration::ZERO,
-    };
-    runtime.block_on(async {
-        let store = Arc::new(SqliteStore::open(&config).expect("a new file can be opened"));
-        let (keyspace, _) =
-            Keyspace::new(config_of_keyspace, store, &CancellationToken::new()).await.expect("it tells the time");
-        keyspace
-    })
+    let (keyspace, _, _) = runtime.block_on(testing::keyspace(&CancellationToken::new()));
+    keyspace
 }

@@ -84,7 +84,11 @@ impl Committer {
     }
 
     /// Commits until `stop`, and then until nothing waits any more. From then on writes are refused.
+    ///
+    /// Dropped before, or in a panic, it leaves batches whose outcome nobody knows, which is what [`told`] says of them, and
+    /// refuses what waited behind them.
     pub async fn run(self: Arc<Self>, parts: Parts, stop: CancellationToken) {
+        let _closing = Closing(&self);
         let parts = &parts;
         let mut commits = FuturesUnordered::new();
         loop {
@@ -190,6 +194,27 @@ impl Committer {
     }
 }
 
+/// How a submitted write ended. If the committer died before it could say so, nobody knows.
+pub async fn told(written: oneshot::Receiver<Written>) -> Written {
+    written.await.unwrap_or(Err(KeyspaceError::Store(StoreErrorKind::UnknownOutcome)))
+}
+
+/// Refuses what still waits when the committer ends: nothing of it was sent.
+struct Closing<'a>(&'a Committer);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        let mut gathering = self.0.lock();
+        gathering.closed = true;
+        let left = gathering.queue.drain();
+        drop(gathering);
+        for submission in left {
+            // Whoever left does not need the answer.
+            let _ = submission.done.send(Err(KeyspaceError::Busy));
+        }
+    }
+}
+
 async fn commit(parts: &Parts, batch: Batch, epoch: Epoch) -> Ended {
     let Parts { store, coherence, health, stats, .. } = parts;
     let begun = Instant::now();
@@ -287,5 +312,39 @@ fn refute(cache: &Cache, group: &Group, settling: &mut Settling<'_>) {
         if !settling.end(mutation.key.hash()) || mutation.expect != Expect::Any {
             cache.forget(mutation.key.hash());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::poll;
+
+    use super::*;
+    use crate::entry::{Kind, Mutation};
+    use crate::keyspace::{Keyspace, testing};
+
+    fn put(keyspace: &Keyspace, name: &[u8]) -> Group {
+        let key = keyspace.key(0, name).expect("it is short").to_key();
+        let change = Change::Put { kind: Kind::String, value: b"v"[..].into(), expires_at: None };
+        vec![Mutation { key, expect: Expect::Any, change }]
+    }
+
+    /// What was sent may have happened; what waited has not; and nobody waits for ever.
+    #[tokio::test]
+    async fn a_committer_that_dies_tells_who_waits() {
+        let (keyspace, work, _dir) = testing::keyspace(&CancellationToken::new()).await;
+        let mut committer = work.into_iter().find(|work| work.name == "committer").expect("there is one").future;
+        assert!(poll!(&mut committer).is_pending());
+        let sent = keyspace.write(put(&keyspace, b"k"));
+        while keyspace.waiting_writes().0 > 0 {
+            assert!(poll!(&mut committer).is_pending());
+        }
+        // The first keeps the key busy.
+        let behind = keyspace.write(put(&keyspace, b"k"));
+        assert_eq!(keyspace.waiting_writes().0, 1);
+        drop(committer);
+        assert_eq!(sent.await, Err(KeyspaceError::Store(StoreErrorKind::UnknownOutcome)));
+        assert_eq!(behind.await, Err(KeyspaceError::Busy));
+        assert_eq!(keyspace.write(put(&keyspace, b"other")).await, Err(KeyspaceError::Busy));
     }
 }

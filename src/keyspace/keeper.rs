@@ -70,12 +70,10 @@ mod tests {
     use futures_util::future::join_all;
 
     use super::*;
-    use crate::config::{CoherenceConfig, CoherenceMode, SqliteConfig};
     use crate::entry::{Key, Kind, Outcome};
     use crate::keyspace::key::KeyRef;
     use crate::keyspace::touch::{Of, Touch};
-    use crate::keyspace::{KeyspaceConfig, Read};
-    use crate::store::sqlite::SqliteStore;
+    use crate::keyspace::{Read, testing};
 
     const DAY: i64 = 24 * 3600 * 1000;
 
@@ -94,27 +92,8 @@ mod tests {
     /// Long before the store's entry ends, what was shown is written, and stays so.
     #[tokio::test]
     async fn what_was_shown_becomes_durable_in_time() {
-        let dir = tempfile::tempdir().expect("a temporary directory can be made");
-        let store =
-            SqliteStore::open(&SqliteConfig { path: dir.path().join("s.db") }).expect("a new file can be opened");
-        let config = KeyspaceConfig {
-            prefix: Vec::new(),
-            cache_max_bytes: 1 << 20,
-            max_value_bytes: 1 << 20,
-            sweeper_interval: Duration::from_secs(3600),
-            touch_slack: Duration::from_secs(60),
-            guarded: Vec::new(),
-            guard_window: Duration::ZERO,
-            coherence: CoherenceConfig {
-                mode: CoherenceMode::On,
-                max_staleness: Duration::from_secs(1),
-                serve_stale: Duration::ZERO,
-                max_age: None,
-            },
-            shared: false,
-        };
         let stop = CancellationToken::new();
-        let (keyspace, work) = Keyspace::new(config, Arc::new(store), &stop).await.expect("it tells the time");
+        let (keyspace, work, _dir) = testing::keyspace(&stop).await;
         let check = async {
             let key = keyspace.key(0, b"k").expect("it is short").to_key();
             let (now, end) = (keyspace.moment(), keyspace.now() + DAY);

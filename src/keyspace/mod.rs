@@ -19,6 +19,8 @@ pub mod queue;
 pub mod slot;
 pub mod stage;
 pub mod stats;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod touch;
 pub mod touched;
 pub mod transact;
@@ -38,7 +40,7 @@ use crate::keyspace::cache::{Cache, CacheFigures, Cached};
 use crate::keyspace::clock::{Clock, Moment};
 use crate::keyspace::coherence::status::Figures as CoherenceFigures;
 use crate::keyspace::coherence::{Coherence, Sailing, watch};
-use crate::keyspace::committer::Committer;
+use crate::keyspace::committer::{Committer, told};
 use crate::keyspace::error::KeyspaceError;
 use crate::keyspace::guard::{Guard, session};
 use crate::keyspace::health::Health;
@@ -301,7 +303,7 @@ impl Keyspace {
         if matches!(submitted, Err(KeyspaceError::Busy)) {
             self.stats.refused.fetch_add(1, Ordering::Relaxed);
         }
-        async move { submitted?.await.unwrap_or(Err(KeyspaceError::Busy)) }
+        async move { told(submitted?).await }
     }
 
     /// One page of keys of `db`; about `count` keys are looked at.

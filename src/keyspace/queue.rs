@@ -151,11 +151,11 @@ impl Queue {
         }
     }
 
-    /// Takes everything that waits, at shutdown.
-    pub fn drain(&mut self) -> impl Iterator<Item = Submission> {
+    /// Takes everything that waits.
+    pub fn drain(&mut self) -> VecDeque<Submission> {
         self.waiting_bytes = 0;
         self.waiting_rows = 0;
-        std::mem::take(&mut self.waiting).into_iter()
+        std::mem::take(&mut self.waiting)
     }
 }
 

@@ -8,6 +8,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::entry::{Change, Entry, Expect, Group, Key, Mutation, Outcome, UnixMs};
 use crate::keyspace::Keyspace;
+use crate::keyspace::committer::told;
 use crate::keyspace::error::KeyspaceError;
 use crate::keyspace::guard::{is_mark, revives, session};
 use crate::keyspace::key::KeyRef;
@@ -148,8 +149,7 @@ impl Keyspace {
         if !self.health.is_up() {
             return Err(KeyspaceError::Store(self.health.refusal().kind()));
         }
-        let written = self.committer.submit(group, seen)?;
-        match written.await.unwrap_or(Err(KeyspaceError::Busy))? {
+        match told(self.committer.submit(group, seen)?).await? {
             Outcome::Applied(_) => Ok(true),
             Outcome::Conflict => Ok(false),
         }
