@@ -25,8 +25,9 @@ test: setup ## everything that can be checked by running it
 clients: setup ## write docs/clients.md, the matrix of real clients, from a run of it
 	CLOAKROOM_TEST_BLESS=1 $(CARGO) test --locked --test clients
 
+# Built as for the benchmarks, so that the two share the build.
 soak: setup ## a fleet under faults for MINUTES=20, judged all the time; writes docs/soak.md
-	$(CARGO) build --release --locked
+	$(CARGO) build --release --locked --bin cloakroom --example load
 	CLOAKROOM_SOAK_MINUTES=$(MINUTES) CLOAKROOM_TEST_BINARY=$(CURDIR)/target/release/cloakroom \
 	  $(CARGO) test --locked --test fleet -- --ignored --nocapture soak_with_all_faults
 
