@@ -227,6 +227,7 @@ fn cloakroom(request: &Request<'_>) -> Vec<Field> {
         field("cache_entries", figures.cache_entries),
         field("cache_bytes", figures.cache_bytes),
         field("cache_max_bytes", figures.cache_max_bytes),
+        field("cache_room_bytes", figures.cache_room),
         field("cache_hits", counts.hits),
         field("cache_misses", counts.misses),
         field("cache_evictions", counts.evicted),

@@ -29,6 +29,8 @@ pub struct Cache {
     shards: Box<[Mutex<Shard>]>,
     epoch: AtomicU64,
     max_bytes: u64,
+    /// What of that may be used now.
+    room: AtomicU64,
 }
 
 /// What the cache says of a key.
@@ -86,7 +88,7 @@ impl Cache {
     pub fn new(max_bytes: u64) -> Self {
         let count = (max_bytes / MIN_SHARE).clamp(1, MAX_SHARDS);
         let shards = (0..count).map(|_| Mutex::new(Shard::new(0))).collect();
-        Self { shards, epoch: AtomicU64::new(0), max_bytes }
+        Self { shards, epoch: AtomicU64::new(0), max_bytes, room: AtomicU64::new(max_bytes) }
     }
 
     /// Looks a key up; if it is not there, joins or starts the flight that loads it.
@@ -247,8 +249,27 @@ impl Cache {
         self.max_bytes
     }
 
+    /// How many bytes it may account for now.
+    #[must_use]
+    pub fn room(&self) -> u64 {
+        self.room.load(Ordering::Relaxed)
+    }
+
+    /// Leaves the cache so many bytes to account for, of its bound. What is over is dropped.
+    pub fn set_room(&self, bytes: u64) {
+        let before = self.room.swap(bytes.min(self.max_bytes), Ordering::Relaxed);
+        if bytes >= before {
+            return;
+        }
+        let share = self.share();
+        for shard in &self.shards {
+            // Others may pass between.
+            while lock(shard).make_room(share, SEEN_AT_ONCE) {}
+        }
+    }
+
     fn share(&self) -> u64 {
-        self.max_bytes / self.shards.len() as u64
+        self.room() / self.shards.len() as u64
     }
 
     fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
@@ -373,8 +394,16 @@ impl Shard {
             }
         }
         self.figures.bytes += bytes;
-        while self.figures.bytes > share {
-            let Some((hash, slot)) = self.slots.pop_lru() else { break };
+        self.make_room(share, usize::MAX);
+    }
+
+    /// Drops what was used least recently while there is more than `share`, at most so many slots. Whether there is still more.
+    fn make_room(&mut self, share: u64, slots: usize) -> bool {
+        for _ in 0..slots {
+            if self.figures.bytes <= share {
+                return false;
+            }
+            let Some((hash, slot)) = self.slots.pop_lru() else { return false };
             self.figures.bytes -= slot.cost() as u64;
             if let Some(rescue) = slot.rescue(hash) {
                 self.touched.evict(Rescue { seen: None, ..rescue });
@@ -382,6 +411,7 @@ impl Shard {
             self.figures.entries -= 1;
             self.figures.evictions += 1;
         }
+        self.figures.bytes > share
     }
 
     fn drop_slot(&mut self, hash: u64) {

@@ -54,6 +54,24 @@ fn one_flight_per_key_fills_the_cache_and_answers_all() {
 }
 
 #[test]
+fn a_smaller_room_drops_what_was_used_least() {
+    let cache = Cache::new(64 * PLENTY);
+    for number in 0..1_000_i64 {
+        let name = number.to_le_bytes();
+        cache.committed(&key(&name), Some(entry(&[7; 1_000], number)), None, cache.epoch());
+    }
+    let before = cache.figures();
+    assert_eq!(before.entries, 1_000);
+    cache.set_room(before.bytes / 2);
+    let after = cache.figures();
+    assert!(after.bytes <= before.bytes / 2 && after.entries < 600, "{after:?}");
+    assert_eq!(after.evictions, 1_000 - after.entries);
+    assert_eq!(known(&cache, &999_i64.to_le_bytes(), 0), Some(Some(vec![7; 1_000])), "the newest stays");
+    cache.set_room(u64::MAX);
+    assert_eq!(cache.room(), cache.max_bytes());
+}
+
+#[test]
 fn absence_is_known_too_and_a_failed_load_is_not() {
     let cache = Cache::new(PLENTY);
     let (flight, _ticket) = start(&cache, b"absent");

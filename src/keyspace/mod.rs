@@ -16,6 +16,7 @@ pub mod key;
 pub mod loader;
 pub mod parts;
 pub mod queue;
+pub mod room;
 pub mod slot;
 pub mod stage;
 pub mod stats;
@@ -141,6 +142,8 @@ pub struct Figures {
     pub cache_bytes: u64,
     /// The bound on the cache's bytes.
     pub cache_max_bytes: u64,
+    /// What of the bound may be used now; see [`room`].
+    pub cache_room: u64,
     /// Whether the store answered when it was last asked.
     pub store_up: bool,
 }
@@ -201,6 +204,7 @@ impl Keyspace {
             Work { name: "auditor", future: Box::pin(audit::run(Arc::clone(self), stop.clone())) },
             Work { name: "watcher", future: Box::pin(upkeep::watch(Arc::clone(self), stop.clone())) },
             Work { name: "sweeper", future: Box::pin(upkeep::sweep(Arc::clone(self), stop.clone())) },
+            Work { name: "room", future: Box::pin(upkeep::keep_room(Arc::clone(self), stop.clone())) },
             Work { name: "counter", future: Box::pin(upkeep::count(Arc::clone(self), stop.clone())) },
         ]
     }
@@ -447,6 +451,7 @@ impl Keyspace {
             cache_entries: entries,
             cache_bytes: bytes,
             cache_max_bytes: self.cache.max_bytes(),
+            cache_room: self.cache.room(),
             store_up: self.health.is_up(),
         }
     }

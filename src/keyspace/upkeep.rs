@@ -8,6 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::keyspace::Keyspace;
 use crate::keyspace::clock::Clock;
+use crate::keyspace::room::Room;
+use crate::metrics::process;
 use crate::store::Store;
 use crate::store::error::StoreError;
 
@@ -28,6 +30,9 @@ const COUNT_SHARE: u32 = 100;
 
 /// The shortest pause between two counts.
 const COUNT_PAUSE: Duration = Duration::from_secs(10);
+
+/// The pause between two looks at the process's memory, which can grow by some 10 MB in that time.
+const LOOK_AT_MEMORY: Duration = Duration::from_millis(100);
 
 /// A correction of the clock from which on it is worth a line in the log, in ms.
 const NOTABLE_CORRECTION: i64 = 100;
@@ -121,6 +126,17 @@ pub async fn count(keyspace: Arc<Keyspace>, stop: CancellationToken) {
         let pause = (begun.elapsed() * COUNT_SHARE).max(COUNT_PAUSE);
         if stopped_during(jittered(pause), &stop).await {
             return;
+        }
+    }
+}
+
+/// Keeps the cache's bound by the process's resident memory.
+pub async fn keep_room(keyspace: Arc<Keyspace>, stop: CancellationToken) {
+    let Some(empty) = process::resident_bytes() else { return stop.cancelled().await };
+    let mut room = Room::new(keyspace.cache.max_bytes(), empty);
+    while !stopped_during(LOOK_AT_MEMORY, &stop).await {
+        if let Some(resident) = process::resident_bytes() {
+            keyspace.cache.set_room(room.look(resident));
         }
     }
 }

@@ -45,6 +45,8 @@ metrics! {
     CACHE_ENTRIES: Gauge "cloakroom_cache_entries" "Entries in the cache, known absences included.";
     CACHE_BYTES: Gauge "cloakroom_cache_bytes" "Bytes of the entries in the cache.";
     CACHE_MAX_BYTES: Gauge "cloakroom_cache_max_bytes" "Bound on the bytes of the cache.";
+    CACHE_ROOM: Gauge "cloakroom_cache_room_bytes"
+        "What of the bound the cache may use now, so that the process's memory keeps to it, too.";
     STORE_UP: Gauge "cloakroom_store_up" "1 if the store answered when it was last asked, else 0.";
     STORE_CONNECTIONS: Gauge "cloakroom_store_connections" "Connections to the store, by state (idle, busy).";
     STORE_DURATION: Histogram "cloakroom_store_operation_duration_seconds"

@@ -30,12 +30,18 @@ impl Process {
             cpu_seconds: field(&stat, 14)
                 .zip(field(&stat, 15))
                 .map(|(user, system)| (user + system) / TICKS_PER_SECOND),
-            resident_bytes: status_kib("VmRSS:").map(|kib| kib * 1024),
+            resident_bytes: resident_bytes(),
             open_fds: fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count() as u64),
             max_fds: max_fds(),
             start_seconds: field(&stat, 22).zip(boot).map(|(ticks, boot)| boot + ticks / TICKS_PER_SECOND),
         }
     }
+}
+
+/// Resident memory, in bytes.
+#[must_use]
+pub fn resident_bytes() -> Option<u64> {
+    status_kib("VmRSS:").map(|kib| kib * 1024)
 }
 
 /// Field number `number` of `/proc/self/stat`, counted from 1 as in proc(5). The name in field 2 may hold spaces.

@@ -85,6 +85,7 @@ fn keyspace(scrape: &mut Scrape<'_>, keyspace: &Keyspace) {
         (&names::CACHE_ENTRIES, figures.cache_entries),
         (&names::CACHE_BYTES, figures.cache_bytes),
         (&names::CACHE_MAX_BYTES, figures.cache_max_bytes),
+        (&names::CACHE_ROOM, figures.cache_room),
         (&names::STORE_UP, u64::from(figures.store_up)),
         (&names::WRITES_QUEUED, waiting as u64),
         (&names::WRITES_QUEUED_BYTES, waiting_bytes as u64),
