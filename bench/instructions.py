@@ -1,5 +1,6 @@
 """Instructions that a server needs per cached `GET`, counted by callgrind, and where. The kernel's are not counted."""
 
+import collections
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ from servers import Cloakroom, Redis
 
 REQUESTS = {1: 1_000, 16: 3_200} if SMOKE else {1: 20_000, 16: 64_000}
 FEW = 100
-LINES = 40
+LINES = 30
 
 
 def instructions(place):
@@ -81,15 +82,17 @@ def dumped(server, out):
 
 
 def listing(dump):
-    """The functions with the most instructions, indented for Markdown."""
-    command = ["callgrind_annotate", "--auto=no", "--inclusive=no", "--threshold=95", str(dump)]
+    """The functions with the most instructions, indented for Markdown; what is inlined counts for the function it is in."""
+    command = ["callgrind_annotate", "--auto=no", "--inclusive=no", "--threshold=100", str(dump)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    lines = []
+    functions = collections.Counter()
     for line in done.stdout.splitlines():
-        found = re.match(r"\s*[\d,]+ \(\s*([\d.]+%)\)\s+(.*)$", line)
+        found = re.match(r"\s*([\d,]+) \(\s*[\d.]+%\)\s+(.*)$", line)
         if found and "PROGRAM TOTALS" not in line:
-            lines.append(f"    {found.group(1):>6}  {shortened(found.group(2))}")
-    return lines[:LINES]
+            # A line for each source file that has a part of the function.
+            functions[shortened(found.group(2))] += int(found.group(1).replace(",", ""))
+    whole = sum(functions.values())
+    return [f"    {count / whole:>6.1%}  {name}" for name, count in functions.most_common(LINES)]
 
 
 def shortened(place):

@@ -35,6 +35,7 @@ COLUMNS = [
     ("p99.9 µs", "p999_us", "{:.0f}"),
     ("longest µs", "max_us", "{:.0f}"),
     ("generator busy", "client_share", "{:.0%}"),
+    ("machine busy", "machine_busy", "{:.0%}"),
     ("from memory", "elided", "{:.0f}"),
     ("writes a second", "writes_rps", "{:.0f}"),
     ("instructions", "instructions", "{:,.0f}"),

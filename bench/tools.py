@@ -76,11 +76,25 @@ def load(server, *steps, **words):
     command = load_command(
         server.port, steps, **{"connections": CLIENTS, "keys": KEYS, "value_bytes": VALUE_BYTES, **words}
     )
-    cpu = server.cpu_seconds()
+    cpu, times = server.cpu_seconds(), machine_times()
     result = finished(begin(command), command)
     result["cpu_us"] = (server.cpu_seconds() - cpu) / result["requests"] * 1e6
+    result["machine_busy"] = busy_since(times)
     result["command"] = shown(command)
     return result
+
+
+def machine_times():
+    """What all processors did so far: the time of which they were idle, and all of it."""
+    with open("/proc/stat", encoding="ascii") as file:
+        times = [int(word) for word in file.readline().split()[1:9]]
+    return times[3] + times[4], sum(times)
+
+
+def busy_since(before):
+    """The share of the machine's processors that was in use, by whomever."""
+    idle, whole = (now - then for now, then in zip(machine_times(), before, strict=True))
+    return 1 - idle / whole if whole > 0 else None
 
 
 def fill(server, **words):

@@ -12,7 +12,7 @@ pub struct Room {
     max: u64,
     /// Resident bytes of the process with an empty cache.
     empty: u64,
-    room: u64,
+    allowed: u64,
 }
 
 /// What the process may grow by beside its cache before that has to give way, in bytes.
@@ -28,19 +28,19 @@ impl Room {
     /// All of the bound, of a process that has `empty` bytes resident.
     #[must_use]
     pub fn new(max: u64, empty: u64) -> Self {
-        Self { max, empty, room: max }
+        Self { max, empty, allowed: max }
     }
 
     /// The process has `resident` bytes now: what the cache may account for until the next look.
     pub fn look(&mut self, resident: u64) -> u64 {
         let taken = resident.saturating_sub(self.empty);
         let bound = self.max + BESIDE;
-        self.room = if taken > bound {
-            self.room.saturating_sub((taken - bound) / GIVES).max(self.max / 2)
+        self.allowed = if taken > bound {
+            self.allowed.saturating_sub((taken - bound) / GIVES).max(self.max / 2)
         } else {
-            (self.room + (bound - taken) / TAKES).min(self.max)
+            (self.allowed + (bound - taken) / TAKES).min(self.max)
         };
-        self.room
+        self.allowed
     }
 }
 
@@ -55,7 +55,7 @@ mod tests {
     /// thirty-second part at each look: within some seconds.
     fn settles(room: &mut Room, resident: &mut u64, more: f64) -> (u64, u64) {
         let mut most = 0;
-        let mut accounted = room.room;
+        let mut accounted = room.allowed;
         for _ in 0..600 {
             let aim = EMPTY + (accounted as f64 * (1.0 + more)) as u64;
             *resident = *resident - *resident / 32 + aim / 32;
