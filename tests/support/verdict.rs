@@ -48,11 +48,12 @@ pub fn faults(ops: &[Op], vague: Micros) -> Vec<Fault> {
     found
 }
 
+/// How many were kept: several tests of one process keep some.
+static KEPT: AtomicU32 = AtomicU32::new(0);
+
 /// Writes down all of a wrong history, in case that what is left of it does not explain itself.
 fn keep(key: u32, ops: &[Op]) {
     let text: Vec<String> = ops.iter().map(ToString::to_string).collect();
-    // Several tests of one process keep histories.
-    static KEPT: AtomicU32 = AtomicU32::new(0);
     let number = KEPT.fetch_add(1, Ordering::Relaxed);
     let path = super::target_dir().join(format!("history-{}-{number}-{key}.txt", std::process::id()));
     // The verdict does not depend on it.
