@@ -329,7 +329,9 @@ fn cut_a_commit(
         }
         proxy.set(Weather::Clear);
         if waits {
-            others.iter_mut().for_each(|other| drop(other.reply()));
+            for other in others.iter_mut() {
+                other.reply();
+            }
         }
     }
     panic!("no write was ever sent");
