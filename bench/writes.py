@@ -49,7 +49,7 @@ def durable_set(place):
         "Unpipelined, a write is bound by the chain of one commit, not by the processors, which are idle for a part of the time (see"
         " the column): 50 writers commit in two groups by turns, and a commit of 25 rows takes as long as Postgres needs to execute it,"
         " to sync its log and to signal the session that listens, which runs first on the same core, and the ways between. Traced on"
-        " 2 × Xeon: 0.8 ms, of which 0.3 ms to execute, 0.15 ms (0.08 to 1) to sync and 0.1 ms to signal. Second commits beside the"
+        " 2 × Xeon: 0.8 ms, of which 0.3 ms to execute, 0.15 ms (0.08 to 1) to sync and up to 0.1 ms to signal. Second commits beside the"
         " first from 12 or 25 waiting rows on, groups of even size, commits that wait until nothing else is to be done, two serving"
         " threads: each was tried and left the rate as it was, as batches got smaller or later by as much. So the ratios differ by"
         " machine, with what a sync and a wake-up cost there: on 2 × EPYC they were, two days before and in three rounds, 0.87 of Redis,"
