@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloakroom::config::PostgresConfig;
-use cloakroom::entry::{Change, Expect, Key, KeyHasher, Kind, Mutation, Outcome};
+use cloakroom::entry::{Change, Expect, Group, Key, KeyHasher, Kind, Mutation, Outcome};
 use cloakroom::store::Store;
 use cloakroom::store::error::{StoreError, StoreErrorKind};
 use cloakroom::store::link::{Aboard, Acknowledged, Announcer};
@@ -141,16 +141,17 @@ async fn acknowledged_writes_survive_a_crash_of_the_server() {
     }
 }
 
+const TERMINATE: &str =
+    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'cloakroom'";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_is_terminated_is_replaced() {
     let cluster = Cluster::start();
     let store = open(cluster.url()).await.unwrap();
     set(&store, "a", "1").await.unwrap();
-    let terminate =
-        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'cloakroom'";
     // While it is idle: at most the request that races with it notices.
     for _ in 0..5 {
-        assert_eq!(cluster.psql(terminate), "1");
+        assert_eq!(cluster.psql(TERMINATE), "1");
         eventually("reads", async || get(&store, "a").await.is_ok()).await;
     }
     // While it commits, behind a lock: nobody can say whether the write happened.
@@ -159,7 +160,7 @@ async fn a_connection_that_is_terminated_is_replaced() {
     let waiting = set(&store, "a", "2");
     let killer = async {
         wait_for_waiter(&cluster).await;
-        cluster.psql(terminate);
+        cluster.psql(TERMINATE);
     };
     let (result, ()) = tokio::join!(waiting, killer);
     assert_eq!(result.unwrap_err().kind(), StoreErrorKind::UnknownOutcome);
@@ -167,7 +168,7 @@ async fn a_connection_that_is_terminated_is_replaced() {
     let waiting = get(&store, "a");
     let killer = async {
         wait_for_waiter(&cluster).await;
-        cluster.psql(terminate);
+        cluster.psql(TERMINATE);
     };
     let (result, ()) = tokio::join!(waiting, killer);
     assert_eq!(result.unwrap_err().kind(), StoreErrorKind::Unavailable);
@@ -275,6 +276,94 @@ async fn a_statement_that_takes_too_long_is_undone() {
     eventually("reads", async || get(&store, "a").await.is_ok()).await;
     assert_eq!(get(&store, "a").await.unwrap().as_deref(), Some("1"));
     set(&store, "a", "2").await.unwrap();
+}
+
+/// A store with one connection, for which whoever does not follow another waits in vain.
+async fn narrow(cluster: &Cluster, statement_timeout: Duration) -> PostgresStore {
+    let mut settings = config(cluster.url());
+    (settings.connections, settings.connect_timeout) = (1, Duration::from_millis(500));
+    settings.statement_timeout = statement_timeout;
+    let store = PostgresStore::open(&settings, &Tasks::default()).await.unwrap();
+    set(&store, "a", "0").await.unwrap();
+    store
+}
+
+/// What becomes of `behind` after a write that waits for a lock, for longer than anybody waits for a connection.
+async fn commit_behind(cluster: &Cluster, store: &PostgresStore, behind: &[Group]) -> Vec<Result<Outcome, StoreError>> {
+    let table_lock = lock_table(cluster);
+    let unlock = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        drop(table_lock);
+    };
+    let (first, second, ()) = tokio::join!(biased; set(store, "a", "2"), store.commit(behind, None), unlock);
+    first.unwrap();
+    second
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_commit_follows_another_on_its_connection() {
+    let cluster = Cluster::start();
+    let store = narrow(&cluster, Duration::from_secs(10)).await;
+    let row = |name: &str, expect| vec![put(&key(&store, name), expect, b"1")];
+    let large: Vec<Group> = (0..128).map(|number| row(&format!("large:{number}"), Expect::Any)).collect();
+    for (behind, follows) in [
+        (vec![row("b", Expect::Any)], true),
+        // Two statements, sent in one go.
+        (vec![row("b", Expect::Any), row("a", Expect::Present)], true),
+        // A transaction that looks before it commits: nobody else's statements may come between.
+        (vec![[row("b", Expect::Any), row("a", Expect::Present)].concat()], false),
+        (large, false),
+    ] {
+        for result in commit_behind(&cluster, &store, &behind).await {
+            assert_eq!(result.is_ok(), follows, "{} groups of {}", behind.len(), behind[0].len());
+        }
+    }
+    // Two are on the connection; a third must not make them more.
+    let table_lock = lock_table(&cluster);
+    let third = async {
+        let third = set(&store, "c", "3").await;
+        drop(table_lock);
+        third
+    };
+    let (first, second, third) = tokio::join!(biased; set(&store, "a", "3"), set(&store, "b", "3"), third);
+    assert_eq!(third.unwrap_err().kind(), StoreErrorKind::Unavailable);
+    first.and(second).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_follows_a_commit_that_fails_is_not_harmed() {
+    let cluster = Cluster::start();
+    let store = narrow(&cluster, Duration::from_millis(300)).await;
+    let table_lock = lock_table(&cluster);
+    let first = async {
+        let first = set(&store, "a", "1").await;
+        drop(table_lock);
+        first
+    };
+    let (first, second) = tokio::join!(biased; first, set(&store, "b", "1"));
+    assert_eq!(first.unwrap_err().kind(), StoreErrorKind::Unavailable);
+    second.unwrap();
+    assert_eq!(get(&store, "a").await.unwrap().as_deref(), Some("0"));
+    assert_eq!(get(&store, "b").await.unwrap().as_deref(), Some("1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_follows_a_commit_whose_connection_is_cut_does_not_know_either() {
+    let cluster = Cluster::start();
+    let store = narrow(&cluster, Duration::from_secs(10)).await;
+    let table_lock = lock_table(&cluster);
+    let killer = async {
+        wait_for_waiter(&cluster).await;
+        cluster.psql(TERMINATE);
+    };
+    let (first, second, ()) = tokio::join!(biased; set(&store, "a", "1"), set(&store, "b", "1"), killer);
+    for result in [first, second] {
+        assert_eq!(result.unwrap_err().kind(), StoreErrorKind::UnknownOutcome);
+    }
+    drop(table_lock);
+    // The connection is not used again.
+    eventually("writes", async || set(&store, "a", "2").await.is_ok()).await;
+    assert_eq!(get(&store, "a").await.unwrap().as_deref(), Some("2"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use futures_util::StreamExt;
+use futures_util::future::poll_immediate;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -24,11 +25,12 @@ use crate::store::link::Aboard;
 /// Bounds: a queue for some seconds of a busy store, batches large enough that more rows gain nothing.
 const LIMITS: QueueLimits = QueueLimits { max_waiting_bytes: 256 << 20, max_batch_rows: 512, max_batch_bytes: 8 << 20 };
 
-/// Batches in flight at once. One suffices on a fast store; the second helps where a commit takes long.
-const MAX_COMMITS: usize = 2;
+/// Batches in flight at once: one that the store works on, one that it finds when it is done with that, and a third for
+/// where one of them takes long.
+const MAX_COMMITS: usize = 3;
 
-/// A second batch starts beside one in flight only when so many rows have gathered; fewer wait for the first.
-const SECOND_BATCH_ROWS: usize = 128;
+/// A second batch need not be larger than this.
+const LARGE_BATCH_ROWS: usize = 128;
 
 /// How often a strict write is tried while daemons come; each comes once.
 const MAX_STRICT_TRIES: u32 = 16;
@@ -43,7 +45,31 @@ struct Gathering {
     queue: Queue,
     /// How many rows must wait before the committer wants to be woken; `usize::MAX`: it does not.
     wake_at: usize,
+    /// The rows of the last two batches.
+    recent: [usize; 2],
     closed: bool,
+}
+
+impl Gathering {
+    /// How many rows must wait for another batch to begin, with so many in flight.
+    ///
+    /// The second one begins before the store can do anything for it, so it must not be much smaller than batches have
+    /// been: else ever fewer rows would share what a commit costs.
+    fn needed(&self, in_flight: usize) -> usize {
+        let usual = self.recent.iter().sum::<usize>() / 2;
+        match in_flight {
+            0 => 1,
+            1 => (usual * 3 / 4).clamp(1, LARGE_BATCH_ROWS),
+            MAX_COMMITS.. => usize::MAX,
+            _ => LIMITS.max_batch_rows,
+        }
+    }
+
+    fn take(&mut self) -> Option<Batch> {
+        let batch = self.queue.take()?;
+        self.recent = [self.recent[1], batch.rows];
+        Some(batch)
+    }
 }
 
 /// A batch whose commit has ended.
@@ -54,11 +80,30 @@ struct Ended {
     sailing: Sailing,
 }
 
+/// The writers of a batch, and what they are to be told.
+struct Settled {
+    waiting: Vec<oneshot::Sender<Written>>,
+    absorbed: Vec<(usize, oneshot::Sender<Written>)>,
+    answers: Vec<Written>,
+}
+
+impl Settled {
+    /// Tells them. Who has left does not need the answer; the write stands.
+    fn tell(self) {
+        for (group, done) in self.absorbed {
+            let _ = done.send(self.answers[group].clone());
+        }
+        for (done, answer) in self.waiting.into_iter().zip(self.answers) {
+            let _ = done.send(answer);
+        }
+    }
+}
+
 impl Committer {
     /// A committer; [`Committer::run`] does its work.
     #[must_use]
     pub fn new() -> Self {
-        let gathering = Gathering { queue: Queue::new(LIMITS), wake_at: 1, closed: false };
+        let gathering = Gathering { queue: Queue::new(LIMITS), wake_at: 1, recent: [0; 2], closed: false };
         Self { queue: Mutex::new(gathering), arrived: Notify::new() }
     }
 
@@ -91,16 +136,27 @@ impl Committer {
         let _closing = Closing(&self);
         let parts = &parts;
         let mut commits = FuturesUnordered::new();
+        let mut ended: Option<Ended> = None;
         loop {
+            let settled = ended.take().map(|ended| self.settle(ended, parts));
             while let Some(batch) = self.next_batch(commits.len()) {
                 commits.push(commit(parts, batch, parts.cache.epoch()));
+            }
+            if let Some(settled) = settled {
+                // Sends the next batch before all the writers of the last one have their turn: the store has nothing else
+                // to do.
+                ended = poll_immediate(commits.next()).await.flatten();
+                settled.tell();
+                if ended.is_some() {
+                    continue;
+                }
             }
             tokio::select! {
                 () = self.arrived.notified() => {
                     // Whoever is about to write as well does so first, and rides along. It takes no time if nobody is.
                     tokio::task::yield_now().await;
                 }
-                Some(ended) = commits.next(), if !commits.is_empty() => self.settle(ended, parts),
+                Some(done) = commits.next(), if !commits.is_empty() => ended = Some(done),
                 () = stop.cancelled(), if commits.is_empty() => {
                     if self.close_if_empty() {
                         return;
@@ -119,12 +175,8 @@ impl Committer {
 
     fn next_batch(&self, in_flight: usize) -> Option<Batch> {
         let mut gathering = self.lock();
-        let needed = match in_flight {
-            0 => 1,
-            MAX_COMMITS.. => usize::MAX,
-            _ => SECOND_BATCH_ROWS,
-        };
-        let batch = if gathering.queue.rows() >= needed { gathering.queue.take() } else { None };
+        let needed = gathering.needed(in_flight);
+        let batch = if gathering.queue.rows() >= needed { gathering.take() } else { None };
         // Without a batch, wake when there may be one; with one, the caller asks again at once.
         gathering.wake_at = if batch.is_none() && !gathering.queue.is_empty() && in_flight > 0 {
             needed.max(gathering.queue.rows() + 1)
@@ -140,8 +192,8 @@ impl Committer {
         gathering.closed
     }
 
-    /// Tells the cache, frees the keys, tells the writers: in this order.
-    fn settle(&self, ended: Ended, parts: &Parts) {
+    /// Tells the cache, then frees the keys. The writers are to be told after that.
+    fn settle(&self, ended: Ended, parts: &Parts) -> Settled {
         let Parts { cache, coherence, health, stats, .. } = parts;
         let Ended { batch, results, epoch, sailing } = ended;
         let mut settling = coherence.settle(sailing);
@@ -180,13 +232,7 @@ impl Committer {
         settling.finish(parts.clock.tick());
         coherence.lift(sailing, changed_all, in_doubt);
         self.lock().queue.release(batch.hashes());
-        // A writer that left does not need the answer; its write stands.
-        for (group, done) in batch.absorbed {
-            let _ = done.send(answers[group].clone());
-        }
-        for (done, answer) in batch.waiting.into_iter().zip(answers) {
-            let _ = done.send(answer);
-        }
+        Settled { waiting: batch.waiting, absorbed: batch.absorbed, answers }
     }
 
     fn lock(&self) -> MutexGuard<'_, Gathering> {
@@ -327,6 +373,15 @@ mod tests {
         let key = keyspace.key(0, name).expect("it is short").to_key();
         let change = Change::Put { kind: Kind::String, value: b"v"[..].into(), expires_at: None };
         vec![Mutation { key, expect: Expect::Any, change }]
+    }
+
+    #[test]
+    fn a_batch_that_goes_ahead_is_hardly_smaller_than_batches_are() {
+        let gathering = |recent| Gathering { queue: Queue::new(LIMITS), wake_at: 1, recent, closed: false };
+        let needed = |recent| [0, 1, 2, 3].map(|in_flight| gathering(recent).needed(in_flight));
+        assert_eq!(needed([0, 0]), [1, 1, LIMITS.max_batch_rows, usize::MAX]);
+        assert_eq!(needed([1, 49]), [1, 18, LIMITS.max_batch_rows, usize::MAX]);
+        assert_eq!(needed([512, 512]), [1, LARGE_BATCH_ROWS, LIMITS.max_batch_rows, usize::MAX]);
     }
 
     /// What was sent may have happened; what waited has not; and nobody waits for ever.

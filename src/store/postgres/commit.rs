@@ -30,6 +30,9 @@ use crate::store::postgres::versions::{BLOCK, Versions};
 const MAX_BULK_ROWS: usize = 4096;
 /// The same in bytes of keys and values. A message to Postgres may have 1 GiB.
 const MAX_BULK_BYTES: usize = 32 * 1024 * 1024;
+/// From so many rows on a transaction runs beside others, on a connection of its own. Smaller ones go one behind the other
+/// on one connection: there they cost less, and the server need not wait for us in between.
+const LARGE_BULK_ROWS: usize = 128;
 /// How often a transaction is run again after a deadlock or the like.
 const MAX_RETRIES: u32 = 8;
 /// What a transaction sets that does not lock its rows in order.
@@ -47,6 +50,11 @@ struct Work {
 
 /// A failure, and whether the failed work may have been committed.
 type Failure = (Fault, Sent);
+
+/// A failure before anything was sent that lasts.
+fn nothing(fault: Fault) -> Failure {
+    (fault, Sent::Nothing)
+}
 
 /// Applies `batch`; see [`crate::store::Store::commit`].
 pub(super) async fn commit(
@@ -143,15 +151,16 @@ async fn run(
     (batch, announce): (&[Group], Announce<'_>),
     work: &Work,
 ) -> Result<Vec<Outcome>, Failure> {
-    let mut lease = match slot.take() {
+    let mutations: Vec<&Mutation> = work.groups.iter().flat_map(|&group| &batch[group]).collect();
+    let mut lease = match slot.take().filter(|lease| lease.is_exclusive || !work.is_alone) {
         Some(mut lease) => {
             lease.unsettle();
             lease
         }
-        None => pool.get().await.map_err(|fault| (fault, Sent::Nothing))?,
+        None if work.is_alone || mutations.len() >= LARGE_BULK_ROWS => pool.get().await.map_err(nothing)?,
+        None => pool.get_behind().await.map_err(nothing)?,
     };
-    let mutations: Vec<&Mutation> = work.groups.iter().flat_map(|&group| &batch[group]).collect();
-    let result = attempt(&mut lease, versions, &mutations, announce, work).await;
+    let result = attempt(&lease, versions, &mutations, announce, work).await;
     let is_useless = result.as_ref().is_err_and(|(fault, sent)| {
         // A server that went read-only under a URL that demands another.
         fault.ends_connection() || (lease.must_write() && fault.kind(*sent) == StoreErrorKind::ReadOnly)
@@ -171,13 +180,12 @@ async fn run(
 
 /// Runs one transaction; what was applied, by mutation. An error leaves no transaction open, if the connection lives.
 async fn attempt(
-    lease: &mut Lease,
+    lease: &Lease,
     versions: &Versions,
     mutations: &[&Mutation],
     announce: Announce<'_>,
     work: &Work,
 ) -> Result<Vec<Option<Applied>>, Failure> {
-    let nothing = |fault| (fault, Sent::Nothing);
     let limit = lease.limit();
     let first = within(limit, first_version(lease, versions, mutations.len() as i64)).await.map_err(nothing)?;
     let mut rows = Batch::new(mutations, first);
@@ -199,7 +207,7 @@ async fn attempt(
 }
 
 /// The first of `count` versions in a row.
-async fn first_version(lease: &mut Lease, versions: &Versions, count: i64) -> Result<i64, Fault> {
+async fn first_version(lease: &Lease, versions: &Versions, count: i64) -> Result<i64, Fault> {
     loop {
         if let Some(taken) = versions.take(count) {
             return Ok(taken.start);
@@ -209,7 +217,7 @@ async fn first_version(lease: &mut Lease, versions: &Versions, count: i64) -> Re
 }
 
 /// Reserves a block of versions.
-pub(super) async fn reserve_versions(lease: &mut Lease, versions: &Versions) -> Result<(), Fault> {
+pub(super) async fn reserve_versions(lease: &Lease, versions: &Versions) -> Result<(), Fault> {
     let statement = lease.prepared(Sql::Versions).await?;
     versions.reserve(lease.query_one(&statement, &[]).await?.try_get(0)?);
     Ok(())
@@ -242,7 +250,6 @@ async fn run_bulk(lease: &Lease, prepared: &Statements, rows: &mut Batch<'_>, li
 
 /// A transaction that commits only if everything applied.
 async fn run_alone(lease: &Lease, prepared: &Statements, rows: &mut Batch<'_>, limit: Duration) -> Result<(), Failure> {
-    let nothing = |fault| (fault, Sent::Nothing);
     let work = async {
         let (begun, done) = tokio::join!(biased; lease.begin(ORDERED), prepared.run(lease, rows));
         if let Err(error) = begun {
@@ -280,7 +287,7 @@ struct Statements {
 impl Statements {
     /// Prepares them; `ordered`: if there are several, one that locks all rows goes first.
     async fn prepare(
-        lease: &mut Lease,
+        lease: &Lease,
         rows: &Batch<'_>,
         (told, acknowledged): (Vec<String>, Option<&Acknowledged>),
         ordered: bool,

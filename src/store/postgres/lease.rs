@@ -6,8 +6,9 @@
 
 use std::future::Future;
 use std::ops::Deref;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use bb8::PooledConnection;
 use tokio::time::timeout;
@@ -15,7 +16,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error, Row};
 
 use crate::store::postgres::error::Fault;
-use crate::store::postgres::manager::{Manager, Sessions};
+use crate::store::postgres::manager::{Connection, Manager, Sessions};
 use crate::store::postgres::servers::Met;
 use crate::store::postgres::statement::{INCARNATION, Sql};
 
@@ -27,38 +28,82 @@ pub(super) enum Statement {
     Unnamed(Sql),
 }
 
-/// A connection, taken from the pool. Dropping it unsettled closes it.
-pub(super) struct Lease {
+/// How many may be on a connection: one that the server works on, and one that it finds when it is done.
+const MAX_RIDERS: usize = 2;
+/// How long after it was taken a connection may be followed on: then whoever waits for one gets it, and nobody goes behind
+/// work that is stuck.
+const MAX_RIDE: Duration = Duration::from_millis(100);
+
+/// A connection that was taken from the pool, to which it goes back when nobody uses it any more.
+pub(super) struct Taken {
     connection: PooledConnection<'static, Manager>,
     sessions: Arc<Sessions>,
+    since: Instant,
+}
+
+/// A connection for one piece of work. Dropping it unsettled closes the connection, once nobody else uses it.
+pub(super) struct Lease {
+    taken: Arc<Taken>,
+    is_settled: bool,
+    /// Pieces of work on the connection that the server does first.
+    ahead: u32,
+    /// Nobody else uses the connection, so that a transaction may be left open for a while.
+    pub(super) is_exclusive: bool,
 }
 
 impl Lease {
-    /// Takes a connection; it is unsettled.
-    pub(super) fn new(mut connection: PooledConnection<'static, Manager>, sessions: Arc<Sessions>) -> Self {
-        connection.settled = false;
-        Self { connection, sessions }
+    /// Takes a connection for one caller alone; it is unsettled.
+    pub(super) fn new(connection: PooledConnection<'static, Manager>, sessions: Arc<Sessions>) -> Self {
+        connection.unsettled.fetch_add(1, Ordering::Relaxed);
+        let taken = Arc::new(Taken { connection, sessions, since: Instant::now() });
+        Self { taken, is_settled: false, ahead: 0, is_exclusive: true }
+    }
+
+    /// Lets others [`Lease::follow`], which leave no transaction open either.
+    pub(super) fn open(&mut self) -> Weak<Taken> {
+        self.is_exclusive = false;
+        Arc::downgrade(&self.taken)
+    }
+
+    /// Another piece of work on a connection that is in use, if that is whole, and neither crowded nor used for long.
+    pub(super) fn follow(taken: &Weak<Taken>) -> Option<Self> {
+        let taken = taken.upgrade()?;
+        let (riders, connection) = (Arc::strong_count(&taken), &taken.connection);
+        // Each who is on it is unsettled at most once; more are from some that failed.
+        let is_whole = connection.unsettled.load(Ordering::Relaxed) < riders && !connection.client.is_closed();
+        if !is_whole || riders > MAX_RIDERS || taken.since.elapsed() > MAX_RIDE {
+            return None;
+        }
+        connection.unsettled.fetch_add(1, Ordering::Relaxed);
+        Some(Self { taken, is_settled: false, ahead: riders as u32 - 1, is_exclusive: false })
+    }
+
+    /// What this is a lease of.
+    pub(super) fn connection(&self) -> &Connection {
+        &self.taken.connection
     }
 
     /// The statement, prepared by this connection's first use of it.
-    pub(super) async fn prepared(&mut self, sql: Sql) -> Result<Statement, Fault> {
-        if self.connection.is_shared {
+    pub(super) async fn prepared(&self, sql: Sql) -> Result<Statement, Fault> {
+        let connection = self.connection();
+        if connection.is_shared {
             return Ok(Statement::Unnamed(sql));
         }
-        if let Some(statement) = &self.connection.statements[sql as usize] {
+        let known = &connection.statements[sql as usize];
+        if let Some(statement) = known.get() {
             return Ok(Statement::Named(statement.clone()));
         }
-        let statement = self.connection.client.prepare(sql.text()).await?;
-        self.connection.statements[sql as usize] = Some(statement.clone());
-        Ok(Statement::Named(statement))
+        let statement = connection.client.prepare(sql.text()).await?;
+        // Two who share the connection may both have prepared it.
+        Ok(Statement::Named(known.get_or_init(|| statement).clone()))
     }
 
     /// The rows of a statement, which is sent when this is first polled.
     pub(super) async fn query(&self, statement: &Statement, values: Values<'_>) -> Result<Vec<Row>, Error> {
         match statement {
-            Statement::Named(statement) => self.connection.client.query(statement, values).await,
+            Statement::Named(statement) => self.connection().client.query(statement, values).await,
             Statement::Unnamed(sql) => {
-                Box::pin(self.connection.client.query_typed(sql.text(), &typed(*sql, values))).await
+                Box::pin(self.connection().client.query_typed(sql.text(), &typed(*sql, values))).await
             }
         }
     }
@@ -66,9 +111,9 @@ impl Lease {
     /// The one row of a statement.
     pub(super) async fn query_one(&self, statement: &Statement, values: Values<'_>) -> Result<Row, Error> {
         match statement {
-            Statement::Named(statement) => self.connection.client.query_one(statement, values).await,
+            Statement::Named(statement) => self.connection().client.query_one(statement, values).await,
             Statement::Unnamed(sql) => {
-                Box::pin(self.connection.client.query_typed_one(sql.text(), &typed(*sql, values))).await
+                Box::pin(self.connection().client.query_typed_one(sql.text(), &typed(*sql, values))).await
             }
         }
     }
@@ -76,9 +121,9 @@ impl Lease {
     /// The row of a statement, if there is one.
     pub(super) async fn query_opt(&self, statement: &Statement, values: Values<'_>) -> Result<Option<Row>, Error> {
         match statement {
-            Statement::Named(statement) => self.connection.client.query_opt(statement, values).await,
+            Statement::Named(statement) => self.connection().client.query_opt(statement, values).await,
             Statement::Unnamed(sql) => {
-                Box::pin(self.connection.client.query_typed_opt(sql.text(), &typed(*sql, values))).await
+                Box::pin(self.connection().client.query_typed_opt(sql.text(), &typed(*sql, values))).await
             }
         }
     }
@@ -86,26 +131,28 @@ impl Lease {
     /// Runs a statement that returns nothing of interest.
     pub(super) async fn execute(&self, statement: &Statement, values: Values<'_>) -> Result<u64, Error> {
         match statement {
-            Statement::Named(statement) => self.connection.client.execute(statement, values).await,
+            Statement::Named(statement) => self.connection().client.execute(statement, values).await,
             Statement::Unnamed(sql) => {
-                Box::pin(self.connection.client.execute_typed(sql.text(), &typed(*sql, values))).await
+                Box::pin(self.connection().client.execute_typed(sql.text(), &typed(*sql, values))).await
             }
         }
     }
 
     /// Whether a statement by itself has the settings that statements which write need.
     pub(super) fn has_session(&self) -> bool {
-        !self.connection.is_shared
+        !self.connection().is_shared
     }
 
     /// Begins a transaction with these further settings, sent when this is first polled.
     pub(super) async fn begin(&self, settings: &str) -> Result<(), Fault> {
         if self.has_session() {
             let text = format!("BEGIN; {settings}");
-            return Ok(Box::pin(self.connection.client.batch_execute(&text)).await?);
+            return Ok(Box::pin(self.connection().client.batch_execute(&text)).await?);
         }
-        let text =
-            format!("BEGIN ISOLATION LEVEL READ COMMITTED; {}; {settings}; {INCARNATION}", self.sessions.local_setup);
+        let text = format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED; {}; {settings}; {INCARNATION}",
+            self.taken.sessions.local_setup
+        );
         Box::pin(self.meet(&text)).await
     }
 
@@ -118,7 +165,7 @@ impl Lease {
         let (begun, done, ended) = tokio::join!(biased;
             Box::pin(self.meet(&opening)),
             work,
-            self.connection.client.batch_execute("COMMIT"),
+            self.connection().client.batch_execute("COMMIT"),
         );
         begun?;
         let done = done?;
@@ -128,32 +175,40 @@ impl Lease {
 
     /// Runs simple statements of which the last says what server this is.
     async fn meet(&self, text: &str) -> Result<(), Fault> {
-        let messages = self.connection.client.simple_query(text).await?;
-        self.sessions.met(Met::from_answer(&messages)?.incarnation).await;
+        let messages = self.connection().client.simple_query(text).await?;
+        self.taken.sessions.met(Met::from_answer(&messages)?.incarnation).await;
         Ok(())
     }
 
-    /// How long one piece of work with statements of the usual limit may take.
+    /// How long one piece of work with statements of the usual limit may take, and what the server does before it.
     pub(super) fn limit(&self) -> Duration {
-        self.sessions.limit
+        self.taken.sessions.limit * (1 + self.ahead)
     }
 
-    /// Says that nothing is under way on the connection, as `result` came back: it may serve others.
+    /// Says that nothing of this is under way on the connection, as `result` came back: it may serve others.
     pub(super) fn settle<T>(&mut self, result: &Result<T, Fault>) {
-        self.connection.settled = match result {
+        let is_over = match result {
             Ok(_) => true,
             Err(fault) => !fault.ends_connection(),
         };
+        if is_over && !self.is_settled {
+            self.is_settled = true;
+            self.connection().unsettled.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// Says that work begins again on a connection that was settled.
     pub(super) fn unsettle(&mut self) {
-        self.connection.settled = false;
+        if self.is_settled {
+            self.is_settled = false;
+            self.ahead = Arc::strong_count(&self.taken) as u32 - 1;
+            self.connection().unsettled.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Whether the URL demands a server that takes writes.
     pub(super) fn must_write(&self) -> bool {
-        self.connection.must_write
+        self.connection().must_write
     }
 }
 
@@ -161,7 +216,7 @@ impl Deref for Lease {
     type Target = Client;
 
     fn deref(&self) -> &Client {
-        &self.connection.client
+        &self.connection().client
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bb8::{ErrorSink, ManageConnection};
@@ -31,9 +31,9 @@ const STATEMENT_GRACE: Duration = Duration::from_millis(500);
 /// One connection with what was prepared on it.
 pub(super) struct Connection {
     pub(super) client: Client,
-    pub(super) statements: [Option<tokio_postgres::Statement>; Sql::COUNT],
-    /// Nothing is under way on it.
-    pub(super) settled: bool,
+    pub(super) statements: [OnceLock<tokio_postgres::Statement>; Sql::COUNT],
+    /// Pieces of work on it of which it is not known that they have ended.
+    pub(super) unsettled: AtomicUsize,
     /// The URL demands a server that takes writes.
     pub(super) must_write: bool,
     /// What it talks to; behind a pooler, what it talked to at first.
@@ -108,7 +108,7 @@ impl ManageConnection for Manager {
     }
 
     fn has_broken(&self, connection: &mut Connection) -> bool {
-        !connection.settled || connection.client.is_closed()
+        *connection.unsettled.get_mut() > 0 || connection.client.is_closed()
     }
 }
 
@@ -158,8 +158,8 @@ impl Manager {
             self.sessions.met(met.incarnation).await;
             Ok(Connection {
                 client,
-                statements: [const { None }; Sql::COUNT],
-                settled: true,
+                statements: [const { OnceLock::new() }; Sql::COUNT],
+                unsettled: AtomicUsize::new(0),
                 must_write: self.target.must_write,
                 incarnation: met.incarnation,
                 made,

@@ -58,7 +58,7 @@ impl PostgresStore {
         drop(lease);
         let mut lease = pool.get().await.map_err(unopened)?;
         let secret = schema::hash_secret(&mut lease).await.map_err(unopened)?;
-        let reserved = commit::reserve_versions(&mut lease, &versions).await;
+        let reserved = commit::reserve_versions(&lease, &versions).await;
         lease.settle(&reserved);
         match reserved {
             Err(fault) if fault.kind(Sent::Nothing) != StoreErrorKind::ReadOnly => return Err(unopened(fault)),

@@ -1,6 +1,7 @@
 //! Connections to Postgres, pooled by bb8 and thrown away when in doubt. Knows no table.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bb8::{ManageConnection, QueueStrategy, RunError};
@@ -10,7 +11,7 @@ use tokio::time::timeout;
 use crate::config::PostgresConfig;
 use crate::store::PoolState;
 use crate::store::postgres::error::Fault;
-use crate::store::postgres::lease::Lease;
+use crate::store::postgres::lease::{Lease, Taken};
 use crate::store::postgres::manager::{Connection, Health, Manager, Sessions, Sink};
 use crate::store::postgres::servers::Linked;
 use crate::store::postgres::url::Target;
@@ -30,6 +31,8 @@ pub(super) struct Pool {
     health: Arc<Health>,
     connect_timeout: Duration,
     sessions: Arc<Sessions>,
+    /// The connection that was last taken for work which others may follow.
+    lane: Mutex<Weak<Taken>>,
     /// Ends when the last driver of a connection has ended.
     ended: tokio::sync::Mutex<mpsc::Receiver<()>>,
 }
@@ -67,6 +70,7 @@ impl Pool {
             health,
             connect_timeout: config.connect_timeout,
             sessions,
+            lane: Mutex::default(),
             ended: tokio::sync::Mutex::new(ended),
         })
     }
@@ -91,7 +95,9 @@ impl Pool {
                         // One that broke while it was idle; dropping it makes room for another.
                         Ok(connection) if connection.client.is_closed() => {}
                         // One to a server that was left.
-                        Ok(mut connection) if self.has_left(&connection) => connection.settled = false,
+                        Ok(connection) if self.has_left(&connection) => {
+                            connection.unsettled.fetch_add(1, Ordering::Relaxed);
+                        }
                         Ok(connection) => return Ok(Lease::new(connection, Arc::clone(&self.sessions))),
                         Err(RunError::User(fault)) => return Err(fault),
                         Err(RunError::TimedOut) => return Err(Fault::away("no connection became free in time")),
@@ -109,6 +115,25 @@ impl Pool {
             Ok(result) => result,
             Err(_) => Err(self.health.failure().unwrap_or_else(|| Fault::away("no connection became free in time"))),
         }
+    }
+
+    /// A connection for work that is sent whole and leaves no transaction open: one with such work under way, so that the
+    /// server goes from one to the other without waiting for us, or else one of its own. Fails as [`Pool::get`] does.
+    ///
+    /// Statements that depend on each other's answers must not run on it: others may come between them.
+    pub(super) async fn get_behind(&self) -> Result<Lease, Fault> {
+        let lane = self.lane.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(lease) = Lease::follow(&lane)
+            && !self.has_left(lease.connection())
+        {
+            return Ok(lease);
+        }
+        let mut lease = self.get().await?;
+        // A pooler may give each transaction another server, and so order nothing.
+        if lease.has_session() {
+            *self.lane.lock().unwrap_or_else(PoisonError::into_inner) = lease.open();
+        }
+        Ok(lease)
     }
 
     /// The daemon has a new link. Connections to other servers are not used any more, and a newer one ends the link.

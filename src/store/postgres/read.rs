@@ -67,13 +67,13 @@ pub(super) async fn scan(pool: &Pool, query: &ScanQuery) -> Result<ScanPage, Sto
     };
     let mut lease = pool.get().await.map_err(unapplied)?;
     let limit = lease.limit();
-    let result = within(limit, page_from(&mut lease, query, from)).await;
+    let result = within(limit, page_from(&lease, query, from)).await;
     lease.settle(&result);
     result.map_err(unapplied)
 }
 
 /// The page that begins at the slot `from`.
-async fn page_from(lease: &mut Lease, query: &ScanQuery, from: i32) -> Result<ScanPage, Fault> {
+async fn page_from(lease: &Lease, query: &ScanQuery, from: i32) -> Result<ScanPage, Fault> {
     let db = i16::from(query.db);
     let kind = query.kind.map(Kind::code);
     let prefix = Hidden(query.prefix.as_slice());
@@ -101,7 +101,7 @@ pub(super) async fn random(pool: &Pool, db: u8, prefix: Vec<u8>) -> Result<Optio
     loop {
         let query = search.query();
         let from = i32::try_from(query.cursor).unwrap_or(0);
-        let result = within(lease.limit(), page_from(&mut lease, query, from)).await;
+        let result = within(lease.limit(), page_from(&lease, query, from)).await;
         if result.is_err() {
             lease.settle(&result);
         }

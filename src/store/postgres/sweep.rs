@@ -20,7 +20,7 @@ const SWEEP_LOCK: i64 = 0x636c_6f61_6b72_6d02;
 pub(super) async fn sweep(pool: &Pool, from: Option<SweepCursor>, limit: u32) -> Result<Swept, StoreError> {
     let mut lease = pool.get().await.map_err(unapplied)?;
     let time = lease.limit();
-    let result = within(time, step(&mut lease, from, limit)).await;
+    let result = within(time, step(&lease, from, limit)).await;
     // Ends the transaction on a connection that is whole; a failed one is rolled back by it.
     let ended = match &result {
         Err(fault) if fault.ends_connection() => Ok(()),
@@ -33,7 +33,7 @@ pub(super) async fn sweep(pool: &Pool, from: Option<SweepCursor>, limit: u32) ->
 }
 
 /// One step, in a transaction that is left open.
-async fn step(lease: &mut Lease, from: Option<SweepCursor>, limit: u32) -> Result<Swept, Fault> {
+async fn step(lease: &Lease, from: Option<SweepCursor>, limit: u32) -> Result<Swept, Fault> {
     let (lock, sweep) = (lease.prepared(Sql::SweepLock).await?, lease.prepared(Sql::Sweep).await?);
     let (begun, leading) = tokio::join!(biased; lease.begin(""), lease.query_one(&lock, &[&SWEEP_LOCK]));
     begun?;
