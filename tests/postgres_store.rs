@@ -177,6 +177,34 @@ async fn a_connection_that_is_terminated_is_replaced() {
     assert_eq!(get(&store, "a").await.unwrap().as_deref(), Some("3"));
 }
 
+/// How often the server's process at the other end had to be given memory.
+fn faults_of(cluster: &Cluster) -> u64 {
+    let pid = cluster.psql("SELECT pid FROM pg_stat_activity WHERE application_name = 'cloakroom'");
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // proc(5): `minflt` is the eighth after the name, which is in brackets.
+    stat.rsplit_once(')').unwrap().1.split_whitespace().nth(7).unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_keeps_the_memory_of_a_batch_for_the_next() {
+    const BATCHES: u64 = 50;
+    let cluster = Cluster::start();
+    let store = open(cluster.url()).await.unwrap();
+    let batch: Vec<Group> =
+        (0..100).map(|row| vec![put(&key(&store, &format!("row:{row}")), Expect::Any, &[b'v'; 1024])]).collect();
+    let commits = async || {
+        for _ in 0..BATCHES {
+            assert!(store.commit(&batch, None).await.iter().all(Result::is_ok));
+        }
+    };
+    commits().await;
+    let before = faults_of(&cluster);
+    commits().await;
+    // A batch is of 25 pages at least, of which there are several copies.
+    let faults = faults_of(&cluster) - before;
+    assert!(faults < BATCHES * 10, "{faults} faults for {BATCHES} batches");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_goes_only_while_all_daemons_with_a_lease_let_it() {
     let cluster = Cluster::start();

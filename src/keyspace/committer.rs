@@ -53,13 +53,13 @@ struct Gathering {
 impl Gathering {
     /// How many rows must wait for another batch to begin, with so many in flight.
     ///
-    /// The second one begins before the store can do anything for it, so it must not be much smaller than batches have
-    /// been: else ever fewer rows would share what a commit costs.
+    /// The second one begins before the store can do anything for it, so it must be half as large as batches have been: else
+    /// ever fewer rows would share what a commit costs.
     fn needed(&self, in_flight: usize) -> usize {
         let usual = self.recent.iter().sum::<usize>() / 2;
         match in_flight {
             0 => 1,
-            1 => (usual * 3 / 4).clamp(1, LARGE_BATCH_ROWS),
+            1 => (usual / 2).clamp(1, LARGE_BATCH_ROWS),
             MAX_COMMITS.. => usize::MAX,
             _ => LIMITS.max_batch_rows,
         }
@@ -376,11 +376,11 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_goes_ahead_is_hardly_smaller_than_batches_are() {
+    fn a_batch_that_goes_ahead_is_half_as_large_as_batches_are() {
         let gathering = |recent| Gathering { queue: Queue::new(LIMITS), wake_at: 1, recent, closed: false };
         let needed = |recent| [0, 1, 2, 3].map(|in_flight| gathering(recent).needed(in_flight));
         assert_eq!(needed([0, 0]), [1, 1, LIMITS.max_batch_rows, usize::MAX]);
-        assert_eq!(needed([1, 49]), [1, 18, LIMITS.max_batch_rows, usize::MAX]);
+        assert_eq!(needed([1, 49]), [1, 12, LIMITS.max_batch_rows, usize::MAX]);
         assert_eq!(needed([512, 512]), [1, LARGE_BATCH_ROWS, LIMITS.max_batch_rows, usize::MAX]);
     }
 
