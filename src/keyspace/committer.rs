@@ -47,6 +47,7 @@ struct Gathering {
     wake_at: usize,
     /// The rows of the last two batches.
     recent: [usize; 2],
+    is_strict: bool,
     closed: bool,
 }
 
@@ -54,11 +55,13 @@ impl Gathering {
     /// How many rows must wait for another batch to begin, with so many in flight.
     ///
     /// The second one begins before the store can do anything for it, so it must be half as large as batches have been: else
-    /// ever fewer rows would share what a commit costs.
+    /// ever fewer rows would share what a commit costs. In strict mode that is a round of the whole fleet: then only a large
+    /// one begins early.
     fn needed(&self, in_flight: usize) -> usize {
         let usual = self.recent.iter().sum::<usize>() / 2;
         match in_flight {
             0 => 1,
+            1 if self.is_strict => LARGE_BATCH_ROWS,
             1 => (usual / 2).clamp(1, LARGE_BATCH_ROWS),
             MAX_COMMITS.. => usize::MAX,
             _ => LIMITS.max_batch_rows,
@@ -100,10 +103,10 @@ impl Settled {
 }
 
 impl Committer {
-    /// A committer; [`Committer::run`] does its work.
+    /// A committer; [`Committer::run`] does its work. `is_strict`: a commit waits for all daemons.
     #[must_use]
-    pub fn new() -> Self {
-        let gathering = Gathering { queue: Queue::new(LIMITS), wake_at: 1, recent: [0; 2], closed: false };
+    pub fn new(is_strict: bool) -> Self {
+        let gathering = Gathering { queue: Queue::new(LIMITS), wake_at: 1, recent: [0; 2], is_strict, closed: false };
         Self { queue: Mutex::new(gathering), arrived: Notify::new() }
     }
 
@@ -377,11 +380,19 @@ mod tests {
 
     #[test]
     fn a_batch_that_goes_ahead_is_half_as_large_as_batches_are() {
-        let gathering = |recent| Gathering { queue: Queue::new(LIMITS), wake_at: 1, recent, closed: false };
-        let needed = |recent| [0, 1, 2, 3].map(|in_flight| gathering(recent).needed(in_flight));
-        assert_eq!(needed([0, 0]), [1, 1, LIMITS.max_batch_rows, usize::MAX]);
-        assert_eq!(needed([1, 49]), [1, 12, LIMITS.max_batch_rows, usize::MAX]);
-        assert_eq!(needed([512, 512]), [1, LARGE_BATCH_ROWS, LIMITS.max_batch_rows, usize::MAX]);
+        let needed = |recent, is_strict| {
+            let queue = Queue::new(LIMITS);
+            let gathering = Gathering { queue, wake_at: 1, recent, is_strict, closed: false };
+            [0, 1, 2, 3].map(|in_flight| gathering.needed(in_flight))
+        };
+        for (recent, is_strict, second) in [
+            ([0, 0], false, 1),
+            ([1, 49], false, 12),
+            ([512, 512], false, LARGE_BATCH_ROWS),
+            ([1, 49], true, LARGE_BATCH_ROWS),
+        ] {
+            assert_eq!(needed(recent, is_strict), [1, second, LIMITS.max_batch_rows, usize::MAX]);
+        }
     }
 
     /// What was sent may have happened; what waited has not; and nobody waits for ever.

@@ -164,15 +164,16 @@ impl Keyspace {
         let clock = Arc::new(Clock::new());
         upkeep::set_clock(&clock, &*store).await?;
         let cache = Arc::new(Cache::new(config.cache_max_bytes));
+        let coherence = Arc::new(Coherence::new(config.coherence, config.shared, Arc::clone(&cache)));
         let keyspace = Arc::new(Self {
             slack: slack(&config),
             guard: Guard::new(config.guarded.clone(), config.guard_window, config.prefix.len()),
             hasher: KeyHasher::new(&store.hash_secret()),
-            coherence: Arc::new(Coherence::new(config.coherence, config.shared, Arc::clone(&cache))),
             cache,
             clock,
             loader: Arc::new(Loader::new()),
-            committer: Arc::new(Committer::new()),
+            committer: Arc::new(Committer::new(coherence.is_strict())),
+            coherence,
             stripes: Arc::new(Stripes::new()),
             health: Arc::new(Health::new()),
             stats: Arc::new(Stats::new()),
