@@ -46,9 +46,9 @@ def durable_set(place):
         " at each commit. pgbench runs one prepared upsert per transaction on as many connections."
     )
     limit = (
-        "What the columns say together: a durable write costs the machine twice of what one costs with Redis (its share that is busy,"
-        " times two processors, by the rate). Of that, on 2 × Xeon, Cloakroom has 14 µs, which is little more than Redis's own, and Postgres"
-        " 18 µs: it executes an upsert of 1 KiB in 9 to 12 µs, and a commit costs it another 0.2 to 0.3 ms, which the 25 rows of a batch"
+        "What the columns say together: a durable write costs the machine 1.8 times what one costs with Redis (its share that is busy,"
+        " times two processors, by the rate). Of that, on 2 × Xeon, Cloakroom has 13 µs, which is little more than Redis's own, and Postgres"
+        " 17 µs: it executes an upsert of 1 KiB in 9 to 12 µs, and a commit costs it another 0.2 to 0.3 ms, which the 25 rows of a batch"
         " share. Redis appends to a file. So with every processor busy all of the time a machine of two would come to nine tenths of Redis's"
         " rate; what is idle is idle while the disk syncs (0.1 to 1.4 ms, 0.17 on average) and on the ways between processes. Tried, and no"
         " better: three or four batches in flight; the second one on a connection of its own; one batch for all writers; groups of even size;"
