@@ -53,8 +53,7 @@ def durable_set(place):
         " rate; what is idle is idle while the disk syncs (0.1 to 1.4 ms, 0.17 on average) and on the ways between processes. Tried, and no"
         " better: three or four batches in flight; the second one on a connection of its own; one batch for all writers; groups of even size;"
         " commits that wait until nothing else is to be done; two serving threads; UPDATE before INSERT. Ratios differ by machine: on"
-        " 2 × EPYC, whose processors need two thirds of the time for the same while its disk is no quicker, an earlier version had"
-        " 0.87 of Redis, and 2.4 and 5.1 of pgbench."
+        " 2 × EPYC an earlier version had 0.87 of Redis, and 2.4 and 5.1 of pgbench."
     )
     return {"series": series, "goals": goals, "text": [text, limit]}
 

@@ -359,6 +359,22 @@ async fn a_small_commit_follows_another_on_its_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_follows_a_commit_that_is_stuck() {
+    let cluster = Cluster::start();
+    let store = narrow(&cluster, Duration::from_secs(10)).await;
+    let table_lock = lock_table(&cluster);
+    let late = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let late = set(&store, "b", "1").await;
+        drop(table_lock);
+        late
+    };
+    let (stuck, late) = tokio::join!(biased; set(&store, "a", "1"), late);
+    assert_eq!(late.unwrap_err().kind(), StoreErrorKind::Unavailable);
+    stuck.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_follows_a_commit_that_fails_is_not_harmed() {
     let cluster = Cluster::start();
     let store = narrow(&cluster, Duration::from_millis(300)).await;

@@ -31,7 +31,7 @@ const MAX_BULK_ROWS: usize = 4096;
 /// The same in bytes of keys and values. A message to Postgres may have 1 GiB.
 const MAX_BULK_BYTES: usize = 32 * 1024 * 1024;
 /// From so many rows on a transaction runs beside others, on a connection of its own. Smaller ones go one behind the other
-/// on one connection: there they cost less, and the server need not wait for us in between.
+/// on one connection, where the server need not wait for us in between.
 const LARGE_BULK_ROWS: usize = 128;
 /// How often a transaction is run again after a deadlock or the like.
 const MAX_RETRIES: u32 = 8;
