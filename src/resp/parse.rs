@@ -8,6 +8,7 @@ use std::ops::Range;
 use crate::limits::{MAX_LINE, REQUEST, RequestLimits};
 use crate::resp::args::Args;
 use crate::resp::error::ProtocolFault;
+use crate::resp::words;
 
 /// What [`Parser::parse`] found at the beginning of the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -241,7 +242,7 @@ impl Parser {
         let Some(newline) = self.find(buf, b'\n', ProtocolFault::InlineTooLong)? else { return Ok(Parsed::Incomplete) };
         self.clear();
         let line = buf[..newline].strip_suffix(b"\r").unwrap_or(&buf[..newline]);
-        split_words(line, &mut self.unquoted, &mut self.ranges).ok_or(ProtocolFault::UnbalancedQuotes)?;
+        words::split(line, &mut self.unquoted, &mut self.ranges).ok_or(ProtocolFault::UnbalancedQuotes)?;
         self.at = newline + 1;
         let consumed = self.finish();
         if self.ranges.is_empty() { Ok(Parsed::Empty { consumed }) } else { Ok(Parsed::Request { consumed }) }
@@ -291,101 +292,6 @@ fn parse_number(digits: &[u8]) -> Option<i64> {
         let shifted = number.checked_mul(10)?;
         if negative { shifted.checked_sub(i64::from(digit)) } else { shifted.checked_add(i64::from(digit)) }
     })
-}
-
-/// Splits a line into words as `redis-cli` and Redis do, `"…"` and `'…'` quoted; `None` if quotes do not balance.
-fn split_words(line: &[u8], words: &mut Vec<u8>, ranges: &mut Vec<Range<usize>>) -> Option<()> {
-    let mut rest = line;
-    loop {
-        while let [blank, after @ ..] = rest
-            && is_blank(*blank)
-        {
-            rest = after;
-        }
-        if rest.is_empty() {
-            return Some(());
-        }
-        let start = words.len();
-        rest = take_word(rest, words)?;
-        ranges.push(start..words.len());
-    }
-}
-
-/// Moves one word from the beginning of `rest` to `words`; gives what is left.
-fn take_word<'a>(mut rest: &'a [u8], words: &mut Vec<u8>) -> Option<&'a [u8]> {
-    loop {
-        match rest {
-            [] | [b' ' | b'\n' | b'\r' | b'\t', ..] => return Some(rest),
-            [b'"', inner @ ..] => return take_double_quoted(inner, words),
-            [b'\'', inner @ ..] => return take_single_quoted(inner, words),
-            [byte, after @ ..] => {
-                words.push(*byte);
-                rest = after;
-            }
-        }
-    }
-}
-
-fn take_double_quoted<'a>(mut rest: &'a [u8], words: &mut Vec<u8>) -> Option<&'a [u8]> {
-    loop {
-        rest = match rest {
-            [] => return None,
-            [b'"', after @ ..] => return ends_word(after),
-            [b'\\', b'x', high, low, after @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
-                words.push(hex_value(*high) << 4 | hex_value(*low));
-                after
-            }
-            [b'\\', escaped, after @ ..] => {
-                words.push(match escaped {
-                    b'n' => b'\n',
-                    b'r' => b'\r',
-                    b't' => b'\t',
-                    b'b' => 8,
-                    b'a' => 7,
-                    other => *other,
-                });
-                after
-            }
-            [byte, after @ ..] => {
-                words.push(*byte);
-                after
-            }
-        }
-    }
-}
-
-fn take_single_quoted<'a>(mut rest: &'a [u8], words: &mut Vec<u8>) -> Option<&'a [u8]> {
-    loop {
-        rest = match rest {
-            [] => return None,
-            [b'\\', b'\'', after @ ..] => {
-                words.push(b'\'');
-                after
-            }
-            [b'\'', after @ ..] => return ends_word(after),
-            [byte, after @ ..] => {
-                words.push(*byte);
-                after
-            }
-        }
-    }
-}
-
-/// After a closing quote a word must end.
-fn ends_word(after: &[u8]) -> Option<&[u8]> {
-    after.first().is_none_or(|byte| is_blank(*byte)).then_some(after)
-}
-
-fn hex_value(digit: u8) -> u8 {
-    match digit {
-        b'0'..=b'9' => digit - b'0',
-        _ => (digit | 0x20) - b'a' + 10,
-    }
-}
-
-/// C's `isspace`.
-fn is_blank(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t'..=b'\r')
 }
 
 #[cfg(test)]
