@@ -50,6 +50,8 @@ use crate::tasks::Tasks;
 
 /// The pause between two tries to reach a store at the start.
 const OPEN_PAUSE: Duration = Duration::from_secs(1);
+/// More commits that are stuck at once hold up others: each keeps a connection and up to a batch of memory.
+const MAX_DETOURS: usize = 8;
 
 /// Listeners, bound.
 pub struct Bound {
@@ -224,6 +226,7 @@ impl Daemon {
             sweeper_interval: config.sweeper_interval,
             coherence: config.coherence,
             shared: matches!(config.store, StoreConfig::Postgres(_)),
+            detours: detours(&config.store),
             touch_slack: config.touch_slack,
             guarded: config.guarded.clone(),
             guard_window: config.guard_window,
@@ -249,6 +252,14 @@ impl Daemon {
         {
             tracing::warn!("not every touched expiry could be written in time");
         }
+    }
+}
+
+/// Stuck commits keep at most half of the connections. `SQLite` does one commit after the other, whatever is sent.
+fn detours(store: &StoreConfig) -> usize {
+    match store {
+        StoreConfig::Sqlite(_) => 0,
+        StoreConfig::Postgres(postgres) => MAX_DETOURS.min(postgres.connections as usize / 2),
     }
 }
 

@@ -5,12 +5,13 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::future::poll_immediate;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::entry::{Applied, Change, Entry, Expect, Group, Outcome};
@@ -19,6 +20,7 @@ use crate::keyspace::coherence::{Sailing, Settling};
 use crate::keyspace::error::KeyspaceError;
 use crate::keyspace::parts::Parts;
 use crate::keyspace::queue::{Batch, Queue, QueueLimits, Submission, Written};
+use crate::keyspace::under_way::UnderWay;
 use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::link::Aboard;
 
@@ -32,6 +34,9 @@ const MAX_COMMITS: usize = 3;
 /// A second batch need not be larger than this.
 const LARGE_BATCH_ROWS: usize = 128;
 
+/// How often it is looked whether a commit is stuck, while there are any.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// How often a strict write is tried while daemons come; each comes once.
 const MAX_STRICT_TRIES: u32 = 16;
 
@@ -39,6 +44,7 @@ const MAX_STRICT_TRIES: u32 = 16;
 pub struct Committer {
     queue: Mutex<Gathering>,
     arrived: Notify,
+    detours: usize,
 }
 
 struct Gathering {
@@ -52,7 +58,7 @@ struct Gathering {
 }
 
 impl Gathering {
-    /// How many rows must wait for another batch to begin, with so many in flight.
+    /// How many rows must wait for another batch to begin, with so many in flight that are not stuck.
     ///
     /// The second one begins before the store can do anything for it, so it must be half as large as batches have been: else
     /// ever fewer rows would share what a commit costs. In strict mode that is a round of the whole fleet: then only a large
@@ -77,6 +83,7 @@ impl Gathering {
 
 /// A batch whose commit has ended.
 struct Ended {
+    begun: Instant,
     batch: Batch,
     results: Vec<Result<Outcome, StoreError>>,
     epoch: Epoch,
@@ -103,11 +110,12 @@ impl Settled {
 }
 
 impl Committer {
-    /// A committer; [`Committer::run`] does its work. `is_strict`: a commit waits for all daemons.
+    /// A committer; [`Committer::run`] does its work. `is_strict`: a commit waits for all daemons. `detours`: so many commits
+    /// that are stuck hold up nobody else.
     #[must_use]
-    pub fn new(is_strict: bool) -> Self {
+    pub fn new(is_strict: bool, detours: usize) -> Self {
         let gathering = Gathering { queue: Queue::new(LIMITS), wake_at: 1, recent: [0; 2], is_strict, closed: false };
-        Self { queue: Mutex::new(gathering), arrived: Notify::new() }
+        Self { queue: Mutex::new(gathering), arrived: Notify::new(), detours }
     }
 
     /// Queues a group, with the entries that it expects ([`Submission::seen`]). The receiver resolves when it is durable
@@ -139,11 +147,19 @@ impl Committer {
         let _closing = Closing(&self);
         let parts = &parts;
         let mut commits = FuturesUnordered::new();
+        let mut under_way = UnderWay::new(self.detours);
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ended: Option<Ended> = None;
         loop {
-            let settled = ended.take().map(|ended| self.settle(ended, parts));
-            while let Some(batch) = self.next_batch(commits.len()) {
-                commits.push(commit(parts, batch, parts.cache.epoch()));
+            let settled = ended.take().map(|ended| {
+                under_way.end(ended.begun);
+                self.settle(ended, parts)
+            });
+            let now = Instant::now();
+            while let Some(batch) = self.next_batch(under_way.count(now)) {
+                under_way.begin(now);
+                commits.push(commit(parts, batch, now));
             }
             if let Some(settled) = settled {
                 // Sends the next batch before all the writers of the last one have their turn: the store has nothing else
@@ -160,6 +176,7 @@ impl Committer {
                     tokio::task::yield_now().await;
                 }
                 Some(done) = commits.next(), if !commits.is_empty() => ended = Some(done),
+                _ = looks.tick(), if !commits.is_empty() => {}
                 () = stop.cancelled(), if commits.is_empty() => {
                     if self.close_if_empty() {
                         return;
@@ -181,7 +198,7 @@ impl Committer {
         let needed = gathering.needed(in_flight);
         let batch = if gathering.queue.rows() >= needed { gathering.take() } else { None };
         // Without a batch, wake when there may be one; with one, the caller asks again at once.
-        gathering.wake_at = if batch.is_none() && !gathering.queue.is_empty() && in_flight > 0 {
+        gathering.wake_at = if batch.is_none() && !gathering.queue.is_empty() {
             needed.max(gathering.queue.rows() + 1)
         } else {
             needed
@@ -198,7 +215,7 @@ impl Committer {
     /// Tells the cache, then frees the keys. The writers are to be told after that.
     fn settle(&self, ended: Ended, parts: &Parts) -> Settled {
         let Parts { cache, coherence, health, stats, .. } = parts;
-        let Ended { batch, results, epoch, sailing } = ended;
+        let Ended { batch, results, epoch, sailing, .. } = ended;
         let mut settling = coherence.settle(sailing);
         let (mut changed_all, mut in_doubt) = (true, false);
         let mut answers = Vec::with_capacity(results.len());
@@ -264,9 +281,9 @@ impl Drop for Closing<'_> {
     }
 }
 
-async fn commit(parts: &Parts, batch: Batch, epoch: Epoch) -> Ended {
-    let Parts { store, coherence, health, stats, .. } = parts;
-    let begun = Instant::now();
+async fn commit(parts: &Parts, batch: Batch, begun: Instant) -> Ended {
+    let Parts { store, cache, coherence, health, stats, .. } = parts;
+    let epoch = cache.epoch();
     let count = batch.groups.len();
     stats.absorbed.fetch_add((batch.submissions - count) as u64, Ordering::Relaxed);
     let sailing = coherence.begin(&batch.groups);
@@ -280,7 +297,7 @@ async fn commit(parts: &Parts, batch: Batch, epoch: Epoch) -> Ended {
     };
     debug_assert_eq!(results.len(), count, "a store answers for each group");
     stats.commits.observe(batch.rows as u64, begun.elapsed(), None);
-    Ended { batch, results, epoch, sailing }
+    Ended { begun, batch, results, epoch, sailing }
 }
 
 /// What was not even tried.

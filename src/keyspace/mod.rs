@@ -25,6 +25,7 @@ pub(crate) mod testing;
 pub mod touch;
 pub mod touched;
 pub mod transact;
+pub mod under_way;
 pub mod update;
 pub mod upkeep;
 
@@ -72,6 +73,8 @@ pub struct KeyspaceConfig {
     pub coherence: CoherenceConfig,
     /// Whether other daemons can be on the store.
     pub shared: bool,
+    /// Commits that take long, as for somebody's lock, around which the store can do others.
+    pub detours: usize,
     /// Patterns of the names that the logout guard covers.
     pub guarded: Vec<Vec<u8>>,
     /// How long a deletion of them is guarded.
@@ -172,7 +175,7 @@ impl Keyspace {
             cache,
             clock,
             loader: Arc::new(Loader::new()),
-            committer: Arc::new(Committer::new(coherence.is_strict())),
+            committer: Arc::new(Committer::new(coherence.is_strict(), config.detours)),
             coherence,
             stripes: Arc::new(Stripes::new()),
             health: Arc::new(Health::new()),

@@ -29,6 +29,7 @@ pub(crate) async fn keyspace(stop: &CancellationToken) -> (Arc<Keyspace>, Vec<Wo
         sweeper_interval: Duration::from_secs(3600),
         coherence: COHERENCE,
         shared: false,
+        detours: 0,
         touch_slack: Duration::from_secs(60),
         guarded: Vec::new(),
         guard_window: Duration::ZERO,
