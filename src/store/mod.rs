@@ -122,7 +122,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// A new link to the other daemons on this store; `None` if there can be none. A store that takes no writes has no
     /// links: that is an error of kind [`error::StoreErrorKind::ReadOnly`].
-    fn link(&self) -> BoxFuture<'_, Result<Option<Link>, StoreError>>;
+    ///
+    /// `for_commits`: commits may go the same way as what is heard, if that is less work for the store. Then a commit that
+    /// takes long holds up what is heard, the daemon's heartbeats included.
+    fn link(&self, for_commits: bool) -> BoxFuture<'_, Result<Option<Link>, StoreError>>;
 
     /// Gauges for the metrics page.
     fn pool(&self) -> PoolState;

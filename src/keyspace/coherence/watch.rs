@@ -50,7 +50,8 @@ pub async fn run(coherence: Arc<Coherence>, store: Arc<dyn Store>, clock: Arc<Cl
     let mut next_beat = 0;
     loop {
         let linked = tokio::select! {
-            linked = store.link() => linked,
+            // In strict mode others wait for what this node hears.
+            linked = store.link(!coherence.is_strict()) => linked,
             () = stop.cancelled() => return,
         };
         let unlinked = match linked {

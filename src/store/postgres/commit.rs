@@ -21,7 +21,7 @@ use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::link::{Acknowledged, Announce};
 use crate::store::postgres::batch::{Batch, Checks, Deletes, Keys, Puts, Updates};
 use crate::store::postgres::error::{Fault, Sent};
-use crate::store::postgres::lease::{Lease, Statement, within};
+use crate::store::postgres::lease::{Lease, Statement, whole, within};
 use crate::store::postgres::pool::Pool;
 use crate::store::postgres::statement::{Hidden, Sql};
 use crate::store::postgres::versions::{BLOCK, Versions};
@@ -152,13 +152,16 @@ async fn run(
     work: &Work,
 ) -> Result<Vec<Outcome>, Failure> {
     let mutations: Vec<&Mutation> = work.groups.iter().flat_map(|&group| &batch[group]).collect();
-    let mut lease = match slot.take().filter(|lease| lease.is_exclusive || !work.is_alone) {
+    // Who has met a lock, and waits for it now, does so where nobody else waits with it.
+    let hurried = work.retries == 0;
+    let fits = |lease: &Lease| (lease.is_exclusive || !work.is_alone) && (hurried || !lease.is_hurried());
+    let mut lease = match slot.take().filter(fits) {
         Some(mut lease) => {
             lease.unsettle();
             lease
         }
         None if work.is_alone || mutations.len() >= LARGE_BULK_ROWS => pool.get().await.map_err(nothing)?,
-        None => pool.get_behind().await.map_err(nothing)?,
+        None => pool.get_behind(hurried).await.map_err(nothing)?,
     };
     let result = attempt(&lease, versions, &mutations, announce, work).await;
     let is_useless = result.as_ref().is_err_and(|(fault, sent)| {
@@ -233,11 +236,14 @@ async fn run_bulk(lease: &Lease, prepared: &Statements, rows: &mut Batch<'_>, li
         // hence each answer is looked at.
         let is_ordered = prepared.lock.is_some() || prepared.count() == 1;
         let settings = if is_ordered { ORDERED } else { BRIEF };
-        let (begun, done, committed) = tokio::join!(biased;
-            lease.begin(settings),
-            prepared.run(lease, rows),
-            lease.batch_execute("COMMIT"),
-        );
+        let transaction = async {
+            tokio::join!(biased;
+                lease.begin(settings),
+                prepared.run(lease, rows),
+                lease.batch_execute("COMMIT"),
+            )
+        };
+        let (begun, done, committed) = whole(lease.connection(), Box::pin(transaction)).await;
         if let Err(error) = begun {
             // What followed may have run, each statement by itself.
             return Err(Fault::away(&format!("BEGIN failed: {error}")));

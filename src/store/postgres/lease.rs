@@ -4,11 +4,12 @@
 //! sessions there: statements have no name and go with the types of their parameters, in one round trip; a transaction
 //! that writes sets for itself what sessions of our own are set to; and what may be cached says which server it is from.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::ops::Deref;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::pin::pin;
+use std::sync::{Arc, PoisonError, Weak};
+use std::task::Poll;
+use std::time::Duration;
 
 use bb8::PooledConnection;
 use tokio::time::timeout;
@@ -19,6 +20,7 @@ use crate::store::postgres::error::Fault;
 use crate::store::postgres::manager::{Connection, Manager, Sessions};
 use crate::store::postgres::servers::Met;
 use crate::store::postgres::statement::{INCARNATION, Sql};
+use crate::store::postgres::taken::Taken;
 
 /// A statement, ready to be run on the lease that it was prepared by.
 pub(super) enum Statement {
@@ -26,19 +28,6 @@ pub(super) enum Statement {
     Named(tokio_postgres::Statement),
     /// To be sent with its parameters.
     Unnamed(Sql),
-}
-
-/// How many may be on a connection: one that the server works on, and one that it finds when it is done.
-const MAX_RIDERS: usize = 2;
-/// How long after it was taken a connection may be followed on: then whoever waits for one gets it, and nobody goes behind
-/// work that is stuck.
-const MAX_RIDE: Duration = Duration::from_millis(100);
-
-/// A connection that was taken from the pool, to which it goes back when nobody uses it any more.
-pub(super) struct Taken {
-    connection: PooledConnection<'static, Manager>,
-    sessions: Arc<Sessions>,
-    since: Instant,
 }
 
 /// A connection for one piece of work. Dropping it unsettled closes the connection, once nobody else uses it.
@@ -54,8 +43,7 @@ pub(super) struct Lease {
 impl Lease {
     /// Takes a connection for one caller alone; it is unsettled.
     pub(super) fn new(connection: PooledConnection<'static, Manager>, sessions: Arc<Sessions>) -> Self {
-        connection.unsettled.fetch_add(1, Ordering::Relaxed);
-        let taken = Arc::new(Taken { connection, sessions, since: Instant::now() });
+        let taken = Arc::new(Taken::from_pool(connection, sessions));
         Self { taken, is_settled: false, ahead: 0, is_exclusive: true }
     }
 
@@ -65,22 +53,15 @@ impl Lease {
         Arc::downgrade(&self.taken)
     }
 
-    /// Another piece of work on a connection that is in use, if that is whole, and neither crowded nor used for long.
-    pub(super) fn follow(taken: &Weak<Taken>) -> Option<Self> {
-        let taken = taken.upgrade()?;
-        let (riders, connection) = (Arc::strong_count(&taken), &taken.connection);
-        // Each who is on it is unsettled at most once; more are from some that failed.
-        let is_whole = connection.unsettled.load(Ordering::Relaxed) < riders && !connection.client.is_closed();
-        if !is_whole || riders > MAX_RIDERS || taken.since.elapsed() > MAX_RIDE {
-            return None;
-        }
-        connection.unsettled.fetch_add(1, Ordering::Relaxed);
-        Some(Self { taken, is_settled: false, ahead: riders as u32 - 1, is_exclusive: false })
+    /// Another piece of work on a connection that is in use, if it takes one; unsettled.
+    pub(super) fn follow(taken: Arc<Taken>) -> Option<Self> {
+        let ahead = taken.board()?;
+        Some(Self { taken, is_settled: false, ahead, is_exclusive: false })
     }
 
     /// What this is a lease of.
     pub(super) fn connection(&self) -> &Connection {
-        &self.taken.connection
+        self.taken.connection()
     }
 
     /// The statement, prepared by this connection's first use of it.
@@ -138,6 +119,11 @@ impl Lease {
         }
     }
 
+    /// Whether the session gives up soon where somebody has locked a row.
+    pub(super) fn is_hurried(&self) -> bool {
+        self.taken.is_link()
+    }
+
     /// Whether a statement by itself has the settings that statements which write need.
     pub(super) fn has_session(&self) -> bool {
         !self.connection().is_shared
@@ -176,8 +162,7 @@ impl Lease {
     /// Runs simple statements of which the last says what server this is.
     async fn meet(&self, text: &str) -> Result<(), Fault> {
         let messages = self.connection().client.simple_query(text).await?;
-        self.taken.sessions.met(Met::from_answer(&messages)?.incarnation).await;
-        Ok(())
+        self.taken.sessions.met(Met::from_answer(&messages)?.incarnation).await
     }
 
     /// How long one piece of work with statements of the usual limit may take, and what the server does before it.
@@ -193,7 +178,7 @@ impl Lease {
         };
         if is_over && !self.is_settled {
             self.is_settled = true;
-            self.connection().unsettled.fetch_sub(1, Ordering::Relaxed);
+            self.taken.settle();
         }
     }
 
@@ -201,14 +186,19 @@ impl Lease {
     pub(super) fn unsettle(&mut self) {
         if self.is_settled {
             self.is_settled = false;
-            self.ahead = Arc::strong_count(&self.taken) as u32 - 1;
-            self.connection().unsettled.fetch_add(1, Ordering::Relaxed);
+            self.ahead = self.taken.unsettle();
         }
     }
 
     /// Whether the URL demands a server that takes writes.
     pub(super) fn must_write(&self) -> bool {
         self.connection().must_write
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.taken.leave(self.is_settled);
     }
 }
 
@@ -227,6 +217,19 @@ pub(super) type Values<'a> = &'a [&'a (dyn ToSql + Sync)];
 fn typed(sql: Sql, values: Values<'_>) -> Vec<(&(dyn ToSql + Sync), Type)> {
     debug_assert_eq!(sql.types().len(), values.len(), "{sql:?}");
     values.iter().copied().zip(sql.types().iter().cloned()).collect()
+}
+
+/// Runs work that sends all it has to say when it is first polled, and lets nothing of other tasks come between.
+pub(super) async fn whole<T>(connection: &Connection, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    let sent = poll_fn(|cx| {
+        let _turn = connection.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        Poll::Ready(work.as_mut().poll(cx))
+    });
+    match sent.await {
+        Poll::Ready(done) => done,
+        Poll::Pending => work.await,
+    }
 }
 
 /// The result of `work`, or a fault that leaves the connection in doubt after `limit`.

@@ -6,7 +6,7 @@
 //! commits, and a load that begins after it sees what it is about.
 
 use std::future::poll_fn;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -21,9 +21,12 @@ use crate::store::error::StoreError;
 use crate::store::link::{Link, LinkEvent, Order};
 use crate::store::postgres::dial::{self, Dialled, Wire};
 use crate::store::postgres::error::{Fault, Sent};
+use crate::store::postgres::lease::whole;
+use crate::store::postgres::manager::Connection;
 use crate::store::postgres::pool::Pool;
 use crate::store::postgres::servers::{Linked, Met};
 use crate::store::postgres::statement::{ANNOUNCE, ENTER, LEAVE, MEMBERS, RENEW, link_setup};
+use crate::store::postgres::taken::Taken;
 use crate::store::postgres::url::{self, HostTarget, Target};
 use crate::tasks::Tasks;
 
@@ -46,6 +49,9 @@ struct Statements {
 pub(super) struct Linker {
     target: Arc<Target>,
     connect_timeout: Duration,
+    statement_timeout: Duration,
+    /// The link goes the same way as everything else.
+    is_same: bool,
     tasks: Tasks,
     /// Ends all links.
     closed: CancellationToken,
@@ -60,17 +66,21 @@ impl Linker {
         Ok(Self {
             target: Arc::new(target),
             connect_timeout: config.connect_timeout,
+            statement_timeout: config.statement_timeout,
+            is_same: config.listen_url.is_none(),
             tasks: tasks.clone(),
             closed: CancellationToken::new(),
         })
     }
 
-    /// A link to the first host that takes writes, of which the pool is told.
-    pub(super) async fn link(&self, pool: &Pool) -> Result<Link, Fault> {
+    /// A link to the first host that takes writes, of which the pool is told. `for_commits`: small ones may go on it, if it
+    /// goes the same way as they do otherwise.
+    pub(super) async fn link(&self, pool: &Pool, for_commits: bool) -> Result<Link, Fault> {
+        let timeout_of_commits = (for_commits && self.is_same).then_some(self.statement_timeout);
         let mut failure: Option<Fault> = None;
         for host in dial::order(&self.target) {
             let limit = dial::patience(host, self.connect_timeout);
-            let linked = timeout(limit, self.link_to(host, limit, pool)).await;
+            let linked = timeout(limit, self.link_to(host, limit, pool, timeout_of_commits)).await;
             match linked.unwrap_or_else(|_| Err(Fault::away("connecting took too long"))) {
                 Ok(link) => return Ok(link),
                 // That one is there but takes no writes says more than that another is away.
@@ -81,11 +91,17 @@ impl Linker {
         Err(failure.unwrap_or_else(|| Fault::permanent("the URL of the link names no host")))
     }
 
-    async fn link_to(&self, host: &HostTarget, limit: Duration, pool: &Pool) -> Result<Link, Fault> {
+    async fn link_to(
+        &self,
+        host: &HostTarget,
+        limit: Duration,
+        pool: &Pool,
+        timeout_of_commits: Option<Duration>,
+    ) -> Result<Link, Fault> {
         let Dialled { client, mut wire, mark } = dial::dial(&self.target, host, limit, |_| {}).await?;
         let since = Instant::now();
         let (mut heard, events) = mpsc::channel(MAX_EVENTS);
-        let setup = set_up(client, &mark);
+        let setup = set_up(client, &mark, timeout_of_commits);
         tokio::pin!(setup);
         // Nobody drives the connection yet but we. What it hears already counts.
         let mut early = Vec::new();
@@ -105,25 +121,44 @@ impl Linker {
             // Whoever receives finds the end.
             return Ok(Link { incarnation, events, orders, since, is_direct: false });
         };
+        let sessions = Arc::clone(pool.sessions());
+        sessions.met(incarnation).await?;
         let (end, ended) = (self.closed.child_token(), CancellationToken::new());
-        pool.linked(Linked { incarnation, since, end: end.clone(), ended: ended.clone() });
+        let connection = Connection::new(client, &self.target, incarnation, since);
+        let taken = Arc::new(Taken::of_link(connection, sessions, end.clone()));
+        let for_commits = if timeout_of_commits.is_some() { Arc::downgrade(&taken) } else { Weak::new() };
+        pool.linked(Linked { incarnation, since, end: end.clone(), ended: ended.clone() }, for_commits);
         self.tasks.spawn(async move {
             let work = async {
                 for event in early {
                     let _ = heard.send(event).await;
                 }
-                drive(wire, client, statements, &mut ordered, &mut heard).await
+                drive(&mut wire, taken.connection(), statements, &mut ordered, &mut heard).await
             };
-            tokio::select! {
-                ended = work => if let Err(fault) = ended {
-                    tracing::info!(error = %fault, kind = fault.kind(Sent::Nothing).label(), "link to postgres ended");
-                },
-                () = end.cancelled() => {}
-            }
+            let result = tokio::select! {
+                result = work => result,
+                () = end.cancelled() => Ok(()),
+            };
+            // Nobody comes onto it any more.
+            end.cancel();
             // The daemon sees the end of events, draws its conclusions, and lets go of the link.
             drop(heard);
-            while ordered.recv().await.is_some() {}
-            ended.cancel();
+            let let_go = async {
+                while ordered.recv().await.is_some() {}
+                ended.cancel();
+            };
+            match result {
+                Ok(()) => {
+                    tokio::join!(let_go, finish(&mut wire, &taken));
+                }
+                Err(fault) => {
+                    tracing::info!(error = %fault, kind = fault.kind(Sent::Nothing).label(), "link to postgres ended");
+                    // Its riders are told with this.
+                    drop(wire);
+                    taken.sessions.lost();
+                    let_go.await;
+                }
+            }
         });
         Ok(Link { incarnation, events, orders, since, is_direct: true })
     }
@@ -135,10 +170,29 @@ impl Linker {
     }
 }
 
+/// Lets commits that are under way on a link that has ended go on to their end.
+async fn finish(wire: &mut Wire, taken: &Taken) {
+    while taken.is_ridden() {
+        tokio::select! {
+            message = poll_fn(|cx| wire.poll_message(cx)) => {
+                // What it still hears is of no use; the riders find out by themselves that it was lost.
+                if !matches!(message, Some(Ok(_))) {
+                    return;
+                }
+            }
+            () = taken.emptied() => {}
+        }
+    }
+}
+
 /// Makes a session hear announcements, and readies it to send them; not one that others may get, as notifications for one
 /// of them go to any.
-async fn set_up(client: Client, mark: &str) -> Result<(Client, Met, Option<Statements>), Fault> {
-    let met = Met::from_answer(&client.simple_query(&link_setup(mark)).await?)?;
+async fn set_up(
+    client: Client,
+    mark: &str,
+    timeout_of_commits: Option<Duration>,
+) -> Result<(Client, Met, Option<Statements>), Fault> {
+    let met = Met::from_answer(&client.simple_query(&link_setup(mark, timeout_of_commits)).await?)?;
     if met.is_standby {
         return Err(Fault::read_only("the server is a standby"));
     }
@@ -160,8 +214,8 @@ async fn set_up(client: Client, mark: &str) -> Result<(Client, Met, Option<State
 
 /// Runs the link until either side ends it.
 async fn drive(
-    mut wire: Wire,
-    client: Client,
+    wire: &mut Wire,
+    connection: &Connection,
     statements: Statements,
     orders: &mut mpsc::Receiver<Order>,
     heard: &mut mpsc::Sender<LinkEvent>,
@@ -178,7 +232,7 @@ async fn drive(
             order = orders.recv() => {
                 // Nobody is there any more.
                 let Some(order) = order else { return Ok(()) };
-                given.push_back(execute(&client, &statements, order));
+                given.push_back(whole(connection, execute(&connection.client, &statements, order)));
                 None
             }
         };

@@ -34,6 +34,8 @@ pub(super) struct Connection {
     pub(super) statements: [OnceLock<tokio_postgres::Statement>; Sql::COUNT],
     /// Pieces of work on it of which it is not known that they have ended.
     pub(super) unsettled: AtomicUsize,
+    /// Held while several statements are sent that belong together.
+    pub(super) sending: Mutex<()>,
     /// The URL demands a server that takes writes.
     pub(super) must_write: bool,
     /// What it talks to; behind a pooler, what it talked to at first.
@@ -42,6 +44,22 @@ pub(super) struct Connection {
     pub(super) made: std::time::Instant,
     /// It has no session of its own.
     pub(super) is_shared: bool,
+}
+
+impl Connection {
+    /// One with a session of our own, with nobody on it.
+    pub(super) fn new(client: Client, target: &Target, incarnation: Incarnation, made: std::time::Instant) -> Self {
+        Self {
+            client,
+            statements: [const { OnceLock::new() }; Sql::COUNT],
+            unsettled: AtomicUsize::new(0),
+            sending: Mutex::new(()),
+            must_write: target.must_write,
+            incarnation,
+            made,
+            is_shared: false,
+        }
+    }
 }
 
 /// What all connections have in common.
@@ -59,13 +77,17 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
+    /// A connection was lost: perhaps a fail-over to a server that has not seen our block of versions.
+    pub(super) fn lost(&self) {
+        self.versions.forget();
+    }
+
     /// A server answers: is it the one that the link talks to? See [`Servers::met`].
-    pub(super) async fn met(&self, incarnation: Incarnation) {
+    pub(super) async fn met(&self, incarnation: Incarnation) -> Result<(), Fault> {
         if self.last_met.swap(incarnation.0, Ordering::Relaxed) != incarnation.0 {
-            // Perhaps a fail-over to a server that has not seen our block of versions.
-            self.versions.forget();
+            self.lost();
         }
-        self.servers.met(incarnation).await;
+        self.servers.met(incarnation).await
     }
 }
 
@@ -77,7 +99,6 @@ pub(super) struct Manager {
     connect_timeout: Duration,
     tasks: Tasks,
     pub(super) health: Arc<Health>,
-    versions: Arc<Versions>,
     alive: mpsc::Sender<()>,
 }
 
@@ -136,7 +157,6 @@ impl Manager {
             connect_timeout: config.connect_timeout,
             tasks: tasks.clone(),
             health: Arc::new(Health::new()),
-            versions: Arc::clone(versions),
             alive,
         }
     }
@@ -155,27 +175,18 @@ impl Manager {
             if self.sessions.shared.swap(is_shared, Ordering::Relaxed) != is_shared && is_shared {
                 tracing::info!("postgres is behind a pooler: statements are not prepared");
             }
-            self.sessions.met(met.incarnation).await;
-            Ok(Connection {
-                client,
-                statements: [const { OnceLock::new() }; Sql::COUNT],
-                unsettled: AtomicUsize::new(0),
-                must_write: self.target.must_write,
-                incarnation: met.incarnation,
-                made,
-                is_shared,
-            })
+            self.sessions.met(met.incarnation).await?;
+            Ok(Connection { is_shared, ..Connection::new(client, &self.target, met.incarnation, made) })
         };
         timeout(limit, work).await.unwrap_or_else(|_| Err(Fault::away("connecting took too long")))
     }
 
     /// Runs the connection's I/O until it ends.
     fn drive(&self, connection: impl Future<Output = Result<(), Fault>> + Send + 'static) {
-        let (alive, versions) = (self.alive.clone(), Arc::clone(&self.versions));
+        let (alive, sessions) = (self.alive.clone(), Arc::clone(&self.sessions));
         self.tasks.spawn(async move {
             if let Err(fault) = connection.await {
-                // Perhaps a fail-over to a server that has not seen our block of versions.
-                versions.forget();
+                sessions.lost();
                 lost(&fault);
             }
             drop(alive);

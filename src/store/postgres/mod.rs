@@ -14,6 +14,7 @@ mod schema;
 mod servers;
 mod statement;
 mod sweep;
+mod taken;
 mod tls;
 pub mod url;
 mod versions;
@@ -120,8 +121,8 @@ impl Store for PostgresStore {
         Box::pin(read::now(&self.pool))
     }
 
-    fn link(&self) -> BoxFuture<'_, Result<Option<Link>, StoreError>> {
-        Box::pin(async move { self.linker.link(&self.pool).await.map(Some).map_err(unopened) })
+    fn link(&self, for_commits: bool) -> BoxFuture<'_, Result<Option<Link>, StoreError>> {
+        Box::pin(async move { self.linker.link(&self.pool, for_commits).await.map(Some).map_err(unopened) })
     }
 
     fn pool(&self) -> PoolState {

@@ -11,9 +11,10 @@ use tokio::time::timeout;
 use crate::config::PostgresConfig;
 use crate::store::PoolState;
 use crate::store::postgres::error::Fault;
-use crate::store::postgres::lease::{Lease, Taken};
+use crate::store::postgres::lease::Lease;
 use crate::store::postgres::manager::{Connection, Health, Manager, Sessions, Sink};
 use crate::store::postgres::servers::Linked;
+use crate::store::postgres::taken::Taken;
 use crate::store::postgres::url::Target;
 use crate::store::postgres::versions::Versions;
 use crate::tasks::Tasks;
@@ -33,6 +34,8 @@ pub(super) struct Pool {
     sessions: Arc<Sessions>,
     /// The connection that was last taken for work which others may follow.
     lane: Mutex<Weak<Taken>>,
+    /// The connection of the link, if others may use it.
+    link: Mutex<Weak<Taken>>,
     /// Ends when the last driver of a connection has ended.
     ended: tokio::sync::Mutex<mpsc::Receiver<()>>,
 }
@@ -71,6 +74,7 @@ impl Pool {
             connect_timeout: config.connect_timeout,
             sessions,
             lane: Mutex::default(),
+            link: Mutex::default(),
             ended: tokio::sync::Mutex::new(ended),
         })
     }
@@ -120,10 +124,15 @@ impl Pool {
     /// A connection for work that is sent whole and leaves no transaction open: one with such work under way, so that the
     /// server goes from one to the other without waiting for us, or else one of its own. Fails as [`Pool::get`] does.
     ///
+    /// `hurried`: it may give up soon where somebody has locked a row. Such work goes on the link if that takes it: a session
+    /// that listens itself need not be woken for what it announces, which costs the server more than a small commit.
+    ///
     /// Statements that depend on each other's answers must not run on it: others may come between them.
-    pub(super) async fn get_behind(&self) -> Result<Lease, Fault> {
-        let lane = self.lane.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(lease) = Lease::follow(&lane)
+    pub(super) async fn get_behind(&self, hurried: bool) -> Result<Lease, Fault> {
+        if hurried && let Some(lease) = following(&self.link) {
+            return Ok(lease);
+        }
+        if let Some(lease) = following(&self.lane)
             && !self.has_left(lease.connection())
         {
             return Ok(lease);
@@ -136,9 +145,16 @@ impl Pool {
         Ok(lease)
     }
 
-    /// The daemon has a new link. Connections to other servers are not used any more, and a newer one ends the link.
-    pub(super) fn linked(&self, link: Linked) {
+    /// The daemon has a new link, with this connection if others may use it. Connections to other servers are not used any
+    /// more, and a newer one ends the link.
+    pub(super) fn linked(&self, link: Linked, connection: Weak<Taken>) {
         self.sessions.servers.linked(link);
+        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = connection;
+    }
+
+    /// What all connections have in common.
+    pub(super) fn sessions(&self) -> &Arc<Sessions> {
+        &self.sessions
     }
 
     fn has_left(&self, connection: &Connection) -> bool {
@@ -164,4 +180,9 @@ impl Pool {
     fn current(&self) -> Option<bb8::Pool<Manager>> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+fn following(taken: &Mutex<Weak<Taken>>) -> Option<Lease> {
+    let taken = taken.lock().unwrap_or_else(PoisonError::into_inner).upgrade()?;
+    Lease::follow(taken)
 }

@@ -71,15 +71,16 @@ impl Servers {
     }
 
     /// A server has been met. If it is another than the link's, the link is ended, so that the next one may find it; and this
-    /// returns only when the cache takes nothing any more.
-    pub(super) async fn met(&self, incarnation: Incarnation) {
-        let Some(link) = self.other_link(incarnation) else { return };
+    /// returns only when the cache takes nothing any more, or fails.
+    pub(super) async fn met(&self, incarnation: Incarnation) -> Result<(), Fault> {
+        let Some(link) = self.other_link(incarnation) else { return Ok(()) };
         if !link.end.is_cancelled() {
             tracing::info!("another postgres server answers than the one that the link talks to");
         }
         link.end.cancel();
         // Dropped meanwhile: the link ends nevertheless.
-        let _ = tokio::time::timeout(PATIENCE, link.ended.cancelled()).await;
+        let ended = tokio::time::timeout(PATIENCE, link.ended.cancelled()).await;
+        ended.map_err(|_| Fault::away("the link to another server has not ended yet"))
     }
 
     fn other_link(&self, incarnation: Incarnation) -> Option<Linked> {
@@ -112,18 +113,25 @@ mod tests {
     #[tokio::test]
     async fn another_server_ends_the_link_and_waits_until_the_cache_knows() {
         let servers = Servers::default();
-        servers.met(Incarnation(1)).await;
+        servers.met(Incarnation(1)).await.expect("nothing is to be ended");
         let link = link(1, Instant::now());
         servers.linked(link.clone());
-        servers.met(Incarnation(1)).await;
+        servers.met(Incarnation(1)).await.expect("nothing is to be ended");
         assert!(!link.end.is_cancelled());
         let daemon = async {
             link.end.cancelled().await;
             link.ended.cancel();
         };
-        tokio::join!(servers.met(Incarnation(2)), daemon);
+        let (met, ()) = tokio::join!(servers.met(Incarnation(2)), daemon);
+        met.expect("it was ended");
         assert!(link.end.is_cancelled());
         // It is over already: nobody waits for it.
-        servers.met(Incarnation(2)).await;
+        servers.met(Incarnation(2)).await.expect("it has ended");
+    }
+    #[tokio::test]
+    async fn where_the_link_does_not_end_nothing_is_read() {
+        let servers = Servers::default();
+        servers.linked(link(1, Instant::now()));
+        assert!(servers.met(Incarnation(2)).await.is_err());
     }
 }

@@ -15,6 +15,8 @@ use std::time::Duration;
 use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{IsNull, ToSql, Type};
 
+use crate::store::postgres::taken::STUCK;
+
 /// The database's clock in milliseconds, as a scalar subselect.
 macro_rules! now {
     () => {
@@ -309,9 +311,10 @@ pub(super) const MEMBERS: &str = "SELECT id FROM cloakroom.node WHERE lease_unti
 /// See [`crate::store::link::Order`].
 pub(super) const LEAVE: &str = "DELETE FROM cloakroom.node WHERE id = $1";
 
-/// The settings of sessions, or of a transaction where there are no sessions of our own.
-fn settings(statement_timeout: Duration, is_local: bool) -> String {
-    let timeout = statement_timeout.as_millis().max(1);
+/// The settings of sessions, or of a transaction where there are no sessions of our own. Without a timeout, statements may
+/// take as long as they like.
+fn settings(statement_timeout: Option<Duration>, is_local: bool) -> String {
+    let timeout = statement_timeout.map_or(0, |timeout| timeout.as_millis().max(1));
     format!(
         "SELECT set_config(name, value, {is_local}) FROM (VALUES \
          ('search_path', 'pg_catalog'), ('client_min_messages', 'warning'), ('statement_timeout', '{timeout}'), \
@@ -331,33 +334,40 @@ const KEEP_MEMORY: &str = "SELECT length(repeat('x', 4194304))";
 
 /// What every session is told and asked first. It takes the settings only if it is our own: if it has `mark`.
 pub(super) fn session_setup(statement_timeout: Duration, mark: &str) -> String {
-    let settings = settings(statement_timeout, false);
+    let settings = settings(Some(statement_timeout), false);
     format!("{KEEP_MEMORY}; {settings} WHERE current_setting('cloakroom.direct', true) = '{mark}'; {INCARNATION}")
 }
 
 /// The same settings for one transaction.
 pub(super) fn transaction_setup(statement_timeout: Duration) -> String {
-    settings(statement_timeout, true)
+    settings(Some(statement_timeout), true)
 }
 
 /// What the session of a link is told and asked first; see [`session_setup`].
-pub(super) fn link_setup(mark: &str) -> String {
+///
+/// `timeout_of_commits`: commits come onto it, which then take no longer than this, and give up early where somebody has
+/// locked a row, as heartbeats wait behind them.
+pub(super) fn link_setup(mark: &str, timeout_of_commits: Option<Duration>) -> String {
+    let is_ours = format!("current_setting('cloakroom.direct', true) = '{mark}'");
+    let keep = timeout_of_commits.map_or(String::new(), |_| format!("{KEEP_MEMORY}; "));
+    let lock_timeout = timeout_of_commits.map_or(0, |_| STUCK.as_millis());
+    let settings = settings(timeout_of_commits, false);
     format!(
-        "SELECT set_config(name, value, false) FROM (VALUES ('search_path', 'pg_catalog'), \
-         ('client_min_messages', 'warning'), ('statement_timeout', '0'), \
-         ('default_transaction_isolation', 'read committed'), \
-         ('application_name', current_setting('application_name') || ' link')) AS s (name, value) \
-         WHERE current_setting('cloakroom.direct', true) = '{mark}'; \
-         SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout' \
-         AND current_setting('cloakroom.direct', true) = '{mark}'; {INCARNATION}"
+        "{keep}{settings} WHERE {is_ours}; \
+         SELECT set_config(name, value, false) FROM (VALUES ('lock_timeout', '{lock_timeout}'), \
+         ('application_name', current_setting('application_name') || ' link')) AS s (name, value) WHERE {is_ours}; \
+         SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout' AND {is_ours}; \
+         {INCARNATION}"
     )
 }
 
 /// Announces from a link. Nobody misses an announcement that a crash of the server takes with it, so it need not wait for
 /// the disk. But where commits wait for a standby it waits, too: a server that was cut off from its standby, and replaced
 /// by it, can then prove nothing any more. Only a transaction that writes to the log waits, and to notify is not to write.
+///
+/// Postgres commits transactions that announce something one after the other, and that is nothing to give up for.
 pub(super) const ANNOUNCE: &str = concat!(
-    "SELECT CASE WHEN current_setting('synchronous_standby_names') = '' \
+    "SELECT set_config('lock_timeout', '0', true), CASE WHEN current_setting('synchronous_standby_names') = '' \
      THEN set_config('synchronous_commit', 'off', true) \
      WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', true) END, \
      CASE WHEN current_setting('synchronous_standby_names') <> '' \

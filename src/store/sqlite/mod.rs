@@ -124,7 +124,7 @@ impl Store for SqliteStore {
     }
 
     /// The lock keeps other daemons out.
-    fn link(&self) -> BoxFuture<'_, Result<Option<Link>, StoreError>> {
+    fn link(&self, _for_commits: bool) -> BoxFuture<'_, Result<Option<Link>, StoreError>> {
         Box::pin(std::future::ready(Ok(None)))
     }
 
