@@ -226,7 +226,7 @@ async fn a_write_goes_only_while_all_daemons_with_a_lease_let_it() {
             set(&store, "a", "old").await.unwrap();
             let acknowledged = Acknowledged { nodes: nodes.clone(), until };
             let batch = vec![vec![put(&key(&store, "a"), expect, b"new")]];
-            let aboard = Aboard { announcer, acknowledged: Some(&acknowledged) };
+            let aboard = Aboard { announcer, is_alone: false, acknowledged: Some(&acknowledged) };
             let result = store.commit(&batch, Some(aboard)).await.pop().unwrap();
             assert_eq!(result.is_ok(), goes, "{acknowledged:?}");
             if let Err(error) = &result {
@@ -237,7 +237,7 @@ async fn a_write_goes_only_while_all_daemons_with_a_lease_let_it() {
         }
         set(&store, "a", "old").await.unwrap();
         let acknowledged = Acknowledged { nodes, until };
-        let aboard = Aboard { announcer, acknowledged: Some(&acknowledged) };
+        let aboard = Aboard { announcer, is_alone: false, acknowledged: Some(&acknowledged) };
         assert_eq!(store.flush(None, Vec::new(), Some(aboard)).await.is_ok(), goes);
         assert_eq!(get(&store, "a").await.unwrap().is_none(), goes);
     }

@@ -53,22 +53,20 @@ struct Gathering {
     wake_at: usize,
     /// The rows of the last two batches.
     recent: [usize; 2],
-    is_strict: bool,
     closed: bool,
 }
 
 impl Gathering {
     /// How many rows must wait for another batch to begin, with so many in flight that are not stuck.
     ///
-    /// The second one begins before the store can do anything for it, so it must be half as large as batches have been: else
-    /// ever fewer rows would share what a commit costs. In strict mode that is a round of the whole fleet: then only a large
-    /// one begins early.
+    /// The second one begins before the store can do anything for it, so it must be as large as batches have been: else ever
+    /// fewer rows would share what a commit costs. So they become halves of the crowd, of which the store has one while we
+    /// hear from the other.
     fn needed(&self, in_flight: usize) -> usize {
         let usual = self.recent.iter().sum::<usize>() / 2;
         match in_flight {
             0 => 1,
-            1 if self.is_strict => LARGE_BATCH_ROWS,
-            1 => (usual / 2).clamp(1, LARGE_BATCH_ROWS),
+            1 => usual.clamp(1, LARGE_BATCH_ROWS),
             MAX_COMMITS.. => usize::MAX,
             _ => LIMITS.max_batch_rows,
         }
@@ -110,11 +108,11 @@ impl Settled {
 }
 
 impl Committer {
-    /// A committer; [`Committer::run`] does its work. `is_strict`: a commit waits for all daemons. `detours`: so many commits
-    /// that are stuck hold up nobody else.
+    /// A committer; [`Committer::run`] does its work. `detours`: so many commits that are stuck
+    /// hold up nobody else.
     #[must_use]
-    pub fn new(is_strict: bool, detours: usize) -> Self {
-        let gathering = Gathering { queue: Queue::new(LIMITS), wake_at: 1, recent: [0; 2], is_strict, closed: false };
+    pub fn new(detours: usize) -> Self {
+        let gathering = Gathering { queue: Queue::new(LIMITS), wake_at: 1, recent: [0; 2], closed: false };
         Self { queue: Mutex::new(gathering), arrived: Notify::new(), detours }
     }
 
@@ -282,7 +280,7 @@ impl Drop for Closing<'_> {
 }
 
 async fn commit(parts: &Parts, batch: Batch, begun: Instant) -> Ended {
-    let Parts { store, cache, coherence, health, stats, .. } = parts;
+    let Parts { store, cache, coherence, clock, health, stats } = parts;
     let epoch = cache.epoch();
     let count = batch.groups.len();
     stats.absorbed.fetch_add((batch.submissions - count) as u64, Ordering::Relaxed);
@@ -293,7 +291,8 @@ async fn commit(parts: &Parts, batch: Batch, begun: Instant) -> Ended {
         commit_strictly(parts, &batch, sailing).await
     } else {
         let announcer = |hashes: Option<&[u64]>| coherence.announce(sailing, hashes);
-        store.commit(&batch.groups, Some(Aboard { announcer: &announcer, acknowledged: None })).await
+        let is_alone = coherence.is_alone(clock.tick());
+        store.commit(&batch.groups, Some(Aboard { announcer: &announcer, is_alone, acknowledged: None })).await
     };
     debug_assert_eq!(results.len(), count, "a store answers for each group");
     stats.commits.observe(batch.rows as u64, begun.elapsed(), None);
@@ -315,7 +314,7 @@ async fn commit_strictly(parts: &Parts, batch: &Batch, sailing: Sailing) -> Vec<
     let mut open: Vec<usize> = (0..batch.groups.len()).collect();
     for _ in 0..MAX_STRICT_TRIES {
         let Some(acknowledged) = coherence.clear_way(sailing, Some(&hashes), clock).await else { break };
-        let aboard = Aboard { announcer: &announcer, acknowledged: Some(&acknowledged) };
+        let aboard = Aboard { announcer: &announcer, is_alone: false, acknowledged: Some(&acknowledged) };
         let some: Vec<Group> = open.iter().map(|&index| batch.groups[index].clone()).collect();
         for (&index, result) in open.iter().zip(store.commit(&some, Some(aboard)).await) {
             results[index] = result;
@@ -396,19 +395,11 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_goes_ahead_is_half_as_large_as_batches_are() {
-        let needed = |recent, is_strict| {
-            let queue = Queue::new(LIMITS);
-            let gathering = Gathering { queue, wake_at: 1, recent, is_strict, closed: false };
-            [0, 1, 2, 3].map(|in_flight| gathering.needed(in_flight))
-        };
-        for (recent, is_strict, second) in [
-            ([0, 0], false, 1),
-            ([1, 49], false, 12),
-            ([512, 512], false, LARGE_BATCH_ROWS),
-            ([1, 49], true, LARGE_BATCH_ROWS),
-        ] {
-            assert_eq!(needed(recent, is_strict), [1, second, LIMITS.max_batch_rows, usize::MAX]);
+    fn a_batch_that_goes_ahead_is_as_large_as_batches_are() {
+        for (recent, second) in [([0, 0], 1), ([1, 49], 25), ([512, 512], LARGE_BATCH_ROWS)] {
+            let gathering = Gathering { queue: Queue::new(LIMITS), wake_at: 1, recent, closed: false };
+            let needed = [0, 1, 2, 3].map(|in_flight| gathering.needed(in_flight));
+            assert_eq!(needed, [1, second, LIMITS.max_batch_rows, usize::MAX]);
         }
     }
 

@@ -175,7 +175,7 @@ impl Keyspace {
             cache,
             clock,
             loader: Arc::new(Loader::new()),
-            committer: Arc::new(Committer::new(coherence.is_strict(), config.detours)),
+            committer: Arc::new(Committer::new(config.detours)),
             coherence,
             stripes: Arc::new(Stripes::new()),
             health: Arc::new(Health::new()),
@@ -370,7 +370,7 @@ impl Keyspace {
             } else {
                 None
             };
-            let aboard = Aboard { announcer: &announcer, acknowledged: acknowledged.as_ref() };
+            let aboard = Aboard { announcer: &announcer, is_alone: false, acknowledged: acknowledged.as_ref() };
             let flushed = self.ask(|store| store.flush(db, prefix.to_vec(), Some(aboard))).await;
             if flushed != Err(KeyspaceError::Store(StoreErrorKind::Unacknowledged)) {
                 return flushed;

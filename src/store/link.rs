@@ -16,6 +16,9 @@ pub struct Aboard<'a> {
     /// Makes what is announced with it: nobody hears of a change that was not committed, and no change is committed
     /// unheard.
     pub announcer: Announcer<'a>,
+    /// Nobody else is known to hear it. Then the session that listens may do the work itself: see
+    /// [`crate::store::Store::link`]. Where others have to be woken, that would only make their writer wait with them.
+    pub is_alone: bool,
     /// If this does not hold, nothing is applied and the error is
     /// [`crate::store::error::StoreErrorKind::Unacknowledged`]. `None`: it does not matter.
     pub acknowledged: Option<&'a Acknowledged>,

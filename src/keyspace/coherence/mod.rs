@@ -214,6 +214,12 @@ impl Coherence {
         None
     }
 
+    /// Whether no other node was heard of late. It may be there nevertheless.
+    pub fn is_alone(&self, now: Tick) -> bool {
+        let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.values().all(|heard| now >= *heard + PEER_SILENCE)
+    }
+
     fn meet_peer(&self, node: NodeId, strict: bool, now: Tick) {
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new = peers.insert(node, now).is_none();

@@ -153,7 +153,7 @@ async fn run(
 ) -> Result<Vec<Outcome>, Failure> {
     let mutations: Vec<&Mutation> = work.groups.iter().flat_map(|&group| &batch[group]).collect();
     // Who has met a lock, and waits for it now, does so where nobody else waits with it.
-    let hurried = work.retries == 0;
+    let hurried = work.retries == 0 && announce.is_some_and(|aboard| aboard.is_alone);
     let fits = |lease: &Lease| (lease.is_exclusive || !work.is_alone) && (hurried || !lease.is_hurried());
     let mut lease = match slot.take().filter(fits) {
         Some(mut lease) => {
