@@ -99,6 +99,24 @@ fn a_daemon_that_lost_its_link_reads_through_and_begins_anew() {
 }
 
 #[test]
+fn a_daemon_commits_on_its_link_while_it_hears_no_other() {
+    let cluster = Cluster::start();
+    let writes_on = |name: &str| {
+        let of_name = format!("FROM pg_stat_activity WHERE application_name = '{name}'");
+        cluster.psql(&format!("SELECT count(*) {of_name} AND query LIKE '%INSERT%'"))
+    };
+    let [a] = fleet(&cluster, &[]);
+    a.client().ask("SET k old");
+    assert_eq!(writes_on("cloakroom"), "0");
+    let [b] = fleet(&cluster, &[]);
+    wait_for("they hear each other", || (info(&a, "coherence_peers") == "1").then_some(()));
+    soon(&b, "GET k", "$3\\r\\nold\\r\\n");
+    a.client().ask("SET k new");
+    assert_eq!(writes_on("cloakroom"), "1");
+    soon(&b, "GET k", "$3\\r\\nnew\\r\\n");
+}
+
+#[test]
 fn the_auditor_finds_what_was_changed_unheard() {
     let cluster = Cluster::start();
     let [daemon] = fleet(&cluster, &[("coherence.max_staleness", "200ms")]);

@@ -11,11 +11,12 @@ use cloakroom::config::PostgresConfig;
 use cloakroom::entry::{Change, Expect, Group, Key, KeyHasher, Kind, Mutation, Outcome};
 use cloakroom::store::Store;
 use cloakroom::store::error::{StoreError, StoreErrorKind};
-use cloakroom::store::link::{Aboard, Acknowledged, Announcer};
+use cloakroom::store::link::{Aboard, Acknowledged, Announcer, Link, LinkEvent, Order};
 use cloakroom::store::postgres::{PostgresStore, url};
 use cloakroom::tasks::Tasks;
 use futures_util::future::join_all;
 use support::postgres::Cluster;
+use tokio::time::timeout;
 
 fn config(url: String) -> PostgresConfig {
     PostgresConfig {
@@ -408,6 +409,83 @@ async fn who_follows_a_commit_whose_connection_is_cut_does_not_know_either() {
     // The connection is not used again.
     eventually("writes", async || set(&store, "a", "2").await.is_ok()).await;
     assert_eq!(get(&store, "a").await.unwrap().as_deref(), Some("2"));
+}
+
+/// A write that is announced, by a daemon that knows of no other.
+async fn set_alone(store: &dyn Store, name: &str, value: &str) -> Result<Outcome, StoreError> {
+    let batch = vec![vec![put(&key(store, name), Expect::Any, value.as_bytes())]];
+    let announcer: Announcer<'_> = &|_| vec![format!("changed {}", batch.len())];
+    let aboard = Aboard { announcer, is_alone: true, acknowledged: None };
+    store.commit(&batch, Some(aboard)).await.pop().unwrap()
+}
+
+/// Whether the last statement of the link was a write.
+fn wrote_on_link(cluster: &Cluster) -> bool {
+    cluster.psql("SELECT query LIKE '%INSERT%' FROM pg_stat_activity WHERE application_name = 'cloakroom link'") == "t"
+}
+
+/// Waits until this is heard.
+async fn hear(link: &mut Link, text: &str) {
+    let heard =
+        async { while link.events.recv().await.expect("the link lasts") != LinkEvent::Heard(text.to_owned()) {} };
+    timeout(Duration::from_secs(5), heard).await.expect("it is heard");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_alone_commits_on_the_link() {
+    let cluster = Cluster::start();
+    let store = open(cluster.url()).await.unwrap();
+    let mut link = store.link(true).await.unwrap().unwrap();
+    set(&store, "a", "1").await.unwrap();
+    assert!(!wrote_on_link(&cluster), "others may be there");
+    set_alone(&store, "a", "2").await.unwrap();
+    assert!(wrote_on_link(&cluster));
+    hear(&mut link, "changed 1").await;
+    // Several statements, with one of the link's own that must not come between.
+    let mixed =
+        vec![vec![put(&key(&store, "b"), Expect::Any, b"1")], vec![put(&key(&store, "a"), Expect::Present, b"3")]];
+    let announcer: Announcer<'_> = &|_| vec!["mixed".to_owned()];
+    let aboard = Aboard { announcer, is_alone: true, acknowledged: None };
+    for round in 0..100 {
+        link.orders.send(Order::Announce(format!("beat {round}"))).await.unwrap();
+        assert!(store.commit(&mixed, Some(aboard)).await.iter().all(Result::is_ok));
+        hear(&mut link, &format!("beat {round}")).await;
+    }
+    drop(link);
+    let _link = store.link(false).await.unwrap().unwrap();
+    set_alone(&store, "a", "4").await.unwrap();
+    assert!(!wrote_on_link(&cluster), "it is not for commits");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_waits_for_a_lock_does_not_hold_up_the_link() {
+    let cluster = Cluster::start();
+    let store = open(cluster.url()).await.unwrap();
+    let mut link = store.link(true).await.unwrap().unwrap();
+    let table_lock = lock_table(&cluster);
+    let beats = async {
+        wait_for_waiter(&cluster).await;
+        for text in ["one", "two"] {
+            link.orders.send(Order::Announce(text.to_owned())).await.unwrap();
+            hear(&mut link, text).await;
+        }
+        drop(table_lock);
+    };
+    let (first, second, ()) = tokio::join!(biased; set_alone(&store, "a", "1"), set_alone(&store, "b", "1"), beats);
+    first.and(second).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_on_a_link_that_ends_goes_on() {
+    let cluster = Cluster::start();
+    let store = open(cluster.url()).await.unwrap();
+    for round in 0..20 {
+        let link = store.link(true).await.unwrap().unwrap();
+        let value = round.to_string();
+        let (set, ()) = tokio::join!(biased; set_alone(&store, "a", &value), async { drop(link) });
+        set.unwrap();
+        assert_eq!(get(&store, "a").await.unwrap(), Some(value));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
