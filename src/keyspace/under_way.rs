@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-/// After so long a commit is stuck: it waits for somebody else's lock, most likely. Longer than work is followed on a
-/// connection (`MAX_RIDE` in `store/postgres/lease.rs`), so that nobody who goes around it is sent behind it.
+/// After so long a commit is stuck: it waits for somebody else's lock, most likely. A little longer
+/// than until a connection with work on it is avoided (`store/postgres/taken.rs`), so that nobody who goes around it is sent
+/// behind it.
 const STUCK: Duration = Duration::from_millis(125);
 
 /// The beginnings of the commits that are under way.

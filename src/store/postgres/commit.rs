@@ -243,7 +243,7 @@ async fn run_bulk(lease: &Lease, prepared: &Statements, rows: &mut Batch<'_>, li
                 lease.batch_execute("COMMIT"),
             )
         };
-        let (begun, done, committed) = whole(lease.connection(), Box::pin(transaction)).await;
+        let (begun, done, committed) = whole(&lease.connection().sending, Box::pin(transaction)).await;
         if let Err(error) = begun {
             // What followed may have run, each statement by itself.
             return Err(Fault::away(&format!("BEGIN failed: {error}")));

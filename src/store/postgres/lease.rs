@@ -7,7 +7,7 @@
 use std::future::{Future, poll_fn};
 use std::ops::Deref;
 use std::pin::pin;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -219,11 +219,12 @@ fn typed(sql: Sql, values: Values<'_>) -> Vec<(&(dyn ToSql + Sync), Type)> {
     values.iter().copied().zip(sql.types().iter().cloned()).collect()
 }
 
-/// Runs work that sends all it has to say when it is first polled, and lets nothing of other tasks come between.
-pub(super) async fn whole<T>(connection: &Connection, work: impl Future<Output = T>) -> T {
+/// Runs work that sends all it has to say when it is first polled, and lets nothing come between of other tasks that send in
+/// the same way.
+pub(super) async fn whole<T>(sending: &Mutex<()>, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     let sent = poll_fn(|cx| {
-        let _turn = connection.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = sending.lock().unwrap_or_else(PoisonError::into_inner);
         Poll::Ready(work.as_mut().poll(cx))
     });
     match sent.await {
@@ -235,4 +236,35 @@ pub(super) async fn whole<T>(connection: &Connection, work: impl Future<Output =
 /// The result of `work`, or a fault that leaves the connection in doubt after `limit`.
 pub(super) async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
     timeout(limit, work).await.unwrap_or_else(|_| Err(Fault::late()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tasks::Tasks;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_is_sent_whole_is_not_mixed() {
+        let (sending, sent) = (Arc::new(Mutex::new(())), Arc::new(Mutex::new(Vec::new())));
+        let tasks = ["a", "b"].map(|name| {
+            let (sending, sent) = (Arc::clone(&sending), Arc::clone(&sent));
+            Tasks::default().spawn(async move {
+                for _ in 0..20 {
+                    let work = async {
+                        for _ in 0..3 {
+                            sent.lock().expect("nobody panics").push(name);
+                            std::thread::sleep(Duration::from_micros(100));
+                        }
+                        tokio::task::yield_now().await;
+                    };
+                    whole(&sending, work).await;
+                }
+            })
+        });
+        for task in tasks {
+            task.await.expect("it does not panic");
+        }
+        let sent = sent.lock().expect("nobody panics");
+        assert!(sent.chunks(3).all(|work| work.iter().all(|name| name == &work[0])), "{sent:?}");
+    }
 }

@@ -232,7 +232,7 @@ async fn drive(
             order = orders.recv() => {
                 // Nobody is there any more.
                 let Some(order) = order else { return Ok(()) };
-                given.push_back(whole(connection, execute(&connection.client, &statements, order)));
+                given.push_back(whole(&connection.sending, execute(&connection.client, &statements, order)));
                 None
             }
         };
