@@ -299,7 +299,7 @@ fn a_connection_cut_in_the_middle_of_a_commit_is_an_unknown_outcome() {
     let mut daemon = Daemon::start(StoreKind::Url(&url), &settings);
     for (round, applied) in [true, false, true, false].into_iter().enumerate() {
         let mut others = clients(&daemon, OTHERS);
-        let (old, new, reply) = cut_a_commit(&cluster, &proxy, &daemon, &mut others, applied);
+        let (old, new, reply) = cut_a_commit(&cluster, &proxy, &daemon, &mut others, (round, applied));
         assert_eq!(reply, UNKNOWN, "round {round}");
         let replies: Vec<_> = others.iter_mut().map(|o| String::from_utf8_lossy(&o.reply()).into_owned()).collect();
         proxy.set(Weather::Clear);
@@ -329,12 +329,12 @@ fn cut_a_commit(
     proxy: &Proxy,
     daemon: &Daemon,
     others: &mut [Client],
-    applied: bool,
+    (round, applied): (usize, bool),
 ) -> (String, String, String) {
     for attempt in 0..20 {
         proxy.set(Weather::Clear);
         let mut client = daemon.client();
-        let (old, new) = (format!("old{attempt}{applied}"), format!("new{attempt}{applied}"));
+        let (old, new) = (format!("old{round}.{attempt}"), format!("new{round}.{attempt}"));
         wait_for("writes go on", || (client.ask(&format!("SET k {old}")) == "+OK\\r\\n").then_some(()));
         assert_eq!(get(&mut client, "k"), old, "it is cached");
         proxy.set(if applied { Weather::Deaf } else { Weather::Stalled });

@@ -6,6 +6,7 @@ pub mod cache;
 pub mod clock;
 pub mod coherence;
 pub mod committer;
+pub mod config;
 pub mod error;
 pub mod flight;
 pub mod guard;
@@ -36,13 +37,14 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{CoherenceConfig, CoherenceMode};
+use crate::config::CoherenceMode;
 use crate::entry::{Entry, Group, Key, KeyHasher, Kind, Outcome, UnixMs, Version};
 use crate::keyspace::cache::{Cache, CacheFigures, Cached};
 use crate::keyspace::clock::{Clock, Moment};
 use crate::keyspace::coherence::status::Figures as CoherenceFigures;
 use crate::keyspace::coherence::{Coherence, Sailing, watch};
 use crate::keyspace::committer::{Committer, told};
+use crate::keyspace::config::KeyspaceConfig;
 use crate::keyspace::error::KeyspaceError;
 use crate::keyspace::guard::{Guard, session};
 use crate::keyspace::health::Health;
@@ -57,31 +59,6 @@ use crate::limits::MAX_KEY;
 use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::link::Aboard;
 use crate::store::{Counts, PoolState, ScanQuery, Store};
-
-/// What of the configuration the keyspace needs.
-#[derive(Clone, Debug)]
-pub struct KeyspaceConfig {
-    /// Put before every key.
-    pub prefix: Vec<u8>,
-    /// Bound on the cache, in bytes.
-    pub cache_max_bytes: u64,
-    /// The largest value, in bytes.
-    pub max_value_bytes: usize,
-    /// The pause between two passes of the sweeper, before jitter.
-    pub sweeper_interval: Duration,
-    /// How the cache is kept current.
-    pub coherence: CoherenceConfig,
-    /// Whether other daemons can be on the store.
-    pub shared: bool,
-    /// Commits that take long, as for somebody's lock, around which the store can do others.
-    pub detours: usize,
-    /// Patterns of the names that the logout guard covers.
-    pub guarded: Vec<Vec<u8>>,
-    /// How long a deletion of them is guarded.
-    pub guard_window: Duration,
-    /// By how much a durable expiry may lag behind what clients are told; see [`touch`].
-    pub touch_slack: Duration,
-}
 
 /// The entries of all databases, as commands see them.
 pub struct Keyspace {

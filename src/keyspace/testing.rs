@@ -7,7 +7,8 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{CoherenceConfig, CoherenceMode, SqliteConfig};
-use crate::keyspace::{Keyspace, KeyspaceConfig, Work};
+use crate::keyspace::config::KeyspaceConfig;
+use crate::keyspace::{Keyspace, Work};
 use crate::store::sqlite::SqliteStore;
 
 /// As by default; without another daemon it is all the same.

@@ -147,18 +147,7 @@ impl Linker {
                 while ordered.recv().await.is_some() {}
                 ended.cancel();
             };
-            match result {
-                Ok(()) => {
-                    tokio::join!(let_go, finish(&mut wire, &taken));
-                }
-                Err(fault) => {
-                    tracing::info!(error = %fault, kind = fault.kind(Sent::Nothing).label(), "link to postgres ended");
-                    // Its riders are told with this.
-                    drop(wire);
-                    taken.sessions.lost();
-                    let_go.await;
-                }
-            }
+            tokio::join!(let_go, part(result, wire, &taken));
         });
         Ok(Link { incarnation, events, orders, since, is_direct: true })
     }
@@ -167,6 +156,17 @@ impl Linker {
     pub(super) async fn close(&self) {
         self.closed.cancel();
         tokio::task::yield_now().await;
+    }
+}
+
+/// Parts with the connection of a link that has ended so.
+async fn part(ended: Result<(), Fault>, mut wire: Wire, taken: &Taken) {
+    match ended {
+        Ok(()) => finish(&mut wire, taken).await,
+        Err(fault) => {
+            tracing::info!(error = %fault, kind = fault.kind(Sent::Nothing).label(), "link to postgres ended");
+            taken.sessions.lost();
+        }
     }
 }
 

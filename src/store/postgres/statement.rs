@@ -15,7 +15,8 @@ use std::time::Duration;
 use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{IsNull, ToSql, Type};
 
-use crate::store::postgres::taken::STUCK;
+/// How long a commit on a link waits for a lock.
+const HURRY: Duration = Duration::from_millis(100);
 
 /// The database's clock in milliseconds, as a scalar subselect.
 macro_rules! now {
@@ -350,7 +351,7 @@ pub(super) fn transaction_setup(statement_timeout: Duration) -> String {
 pub(super) fn link_setup(mark: &str, timeout_of_commits: Option<Duration>) -> String {
     let is_ours = format!("current_setting('cloakroom.direct', true) = '{mark}'");
     let keep = timeout_of_commits.map_or(String::new(), |_| format!("{KEEP_MEMORY}; "));
-    let lock_timeout = timeout_of_commits.map_or(0, |_| STUCK.as_millis());
+    let lock_timeout = timeout_of_commits.map_or(0, |_| HURRY.as_millis());
     let settings = settings(timeout_of_commits, false);
     format!(
         "{keep}{settings} WHERE {is_ours}; \

@@ -15,7 +15,7 @@ use crate::store::postgres::manager::{Connection, Manager, Sessions};
 const MAX_RIDERS: u32 = 2;
 
 /// After so long work is taken to be stuck, and nobody goes behind it any more.
-pub(super) const STUCK: Duration = Duration::from_millis(100);
+const STUCK: Duration = Duration::from_millis(100);
 
 /// Whose a connection is.
 enum Held {
