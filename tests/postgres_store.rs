@@ -457,6 +457,29 @@ async fn who_is_alone_commits_on_the_link() {
     assert!(!wrote_on_link(&cluster), "it is not for commits");
 }
 
+/// Its reads would not see what it wrote.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_from_a_standby_does_not_write_on_the_link() {
+    let primary = Cluster::start();
+    set(&open(primary.url()).await.unwrap(), "a", "1").await.unwrap();
+    let standby = Cluster::start_standby(&primary);
+    let url = format!("postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres", standby.port(), primary.port());
+    let store = open(url).await.unwrap();
+    let mut link = store.link(true).await.unwrap().unwrap();
+    // As a daemon does.
+    let let_go_when_it_ends = async {
+        while link.events.recv().await.is_some() {}
+        drop(link);
+        std::future::pending().await
+    };
+    let set = tokio::select! {
+        set = set_alone(&store, "a", "2") => set,
+        never = let_go_when_it_ends => never,
+    };
+    assert_eq!(set.unwrap_err().kind(), StoreErrorKind::ReadOnly);
+    assert_eq!(get(&open(primary.url()).await.unwrap(), "a").await.unwrap().as_deref(), Some("1"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_waits_for_a_lock_does_not_hold_up_the_link() {
     let cluster = Cluster::start();

@@ -121,11 +121,9 @@ impl Linker {
             // Whoever receives finds the end.
             return Ok(Link { incarnation, events, orders, since, is_direct: false });
         };
-        let sessions = Arc::clone(pool.sessions());
-        sessions.met(incarnation).await?;
         let (end, ended) = (self.closed.child_token(), CancellationToken::new());
         let connection = Connection::new(client, &self.target, incarnation, since);
-        let taken = Arc::new(Taken::of_link(connection, sessions, end.clone()));
+        let taken = Arc::new(Taken::of_link(connection, Arc::clone(pool.sessions()), end.clone()));
         let for_commits = if timeout_of_commits.is_some() { Arc::downgrade(&taken) } else { Weak::new() };
         pool.linked(Linked { incarnation, since, end: end.clone(), ended: ended.clone() }, for_commits);
         self.tasks.spawn(async move {

@@ -77,6 +77,11 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
+    /// Whether it is the server that was last met.
+    pub(super) fn is_met(&self, incarnation: Incarnation) -> bool {
+        self.last_met.load(Ordering::Relaxed) == incarnation.0
+    }
+
     /// A connection was lost: perhaps a fail-over to a server that has not seen our block of versions.
     pub(super) fn lost(&self) {
         self.versions.forget();

@@ -129,12 +129,12 @@ impl Pool {
     ///
     /// Statements that depend on each other's answers must not run on it: others may come between them.
     pub(super) async fn get_behind(&self, hurried: bool) -> Result<Lease, Fault> {
-        if hurried && let Some(lease) = following(&self.link) {
+        // What is read comes from the server that the pool talks to, which may not be the link's.
+        let is_same = |link: &Connection| self.sessions.is_met(link.incarnation);
+        if hurried && let Some(lease) = following(&self.link, is_same) {
             return Ok(lease);
         }
-        if let Some(lease) = following(&self.lane)
-            && !self.has_left(lease.connection())
-        {
+        if let Some(lease) = following(&self.lane, |connection| !self.has_left(connection)) {
             return Ok(lease);
         }
         let mut lease = self.get().await?;
@@ -182,7 +182,7 @@ impl Pool {
     }
 }
 
-fn following(taken: &Mutex<Weak<Taken>>) -> Option<Lease> {
+fn following(taken: &Mutex<Weak<Taken>>, fits: impl Fn(&Connection) -> bool) -> Option<Lease> {
     let taken = taken.lock().unwrap_or_else(PoisonError::into_inner).upgrade()?;
-    Lease::follow(taken)
+    if fits(taken.connection()) { Lease::follow(taken) } else { None }
 }
