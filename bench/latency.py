@@ -61,7 +61,8 @@ def latency(place):
         " whether or not replies come: latency counts from when a request was due. Then the same again while another 50"
         " connections write new values to the same keys: at a modest rate, and as fast as they can, which leaves no core idle."
         " Generators and servers share the cores, and half of the highest rate takes most of a server's core (the CPU each, by the"
-        " rate), since requests that come one by one share no call of the kernel: with writes that take all they get, that core is full. Where writers leave the machine no idle time, what is measured is"
+        " rate), since requests that come one by one share no call of the kernel: with writes that take all they get, that core is full."
+        " Where writers leave the machine no idle time, what is measured is"
         " how long a process waits for its core; where machines are apart, a modest rate of writes is the better likeness."
     )
     return {"series": series, "goals": goals, "text": [text]}

@@ -51,7 +51,7 @@ def durable_set(place):
         " 17 µs: it executes an upsert of 1 KiB in 9 to 14 µs, and a commit costs it another 0.2 to 0.3 ms, which the 25 rows of a batch"
         " share. Redis appends to a file. So with every processor busy all of the time a machine of two would come to Redis's"
         " rate; what is idle is idle while the disk syncs (0.1 to 1.4 ms, 0.17 on average) and on the ways between processes. The daemon"
-        " hears no other here, so it commits on the session that listens, which made 30 % of difference; tried, and no better: a second"
+        " hears no other here, so it commits on the session that listens, which made 20 to 30 % of difference; tried, and no better: a second"
         " batch that begins earlier or later than when it is as large as the last ones; three or four batches in flight; the second one on a"
         " connection of its own; one batch for all writers; commits that wait until nothing else is to be done; two serving threads; UPDATE"
         " or MERGE in place of INSERT with ON CONFLICT (all take Postgres the same 0.45 ms for 25 rows). Ratios differ by machine: on"

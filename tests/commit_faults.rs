@@ -54,6 +54,14 @@ impl Session {
     }
 }
 
+/// A session in the middle of a transaction that has done this.
+fn holder(cluster: &Cluster, sql: &str) -> Session {
+    let mut holder = Session::open(cluster, "holder");
+    holder.run(&format!("BEGIN; {sql};"));
+    wait_for_sessions(cluster, "holder", "idle in transaction");
+    holder
+}
+
 /// The daemon's answer. After a failed commit it may take some time to give one, as another failure is noticed late.
 fn get(client: &mut Client, key: &str) -> String {
     let text = wait_for("reads go on", || {
@@ -155,9 +163,7 @@ fn a_locked_row_holds_up_its_own_writers_only() {
     let mut daemon = Daemon::start(StoreKind::Postgres(&cluster), &[("postgres.statement_timeout", "60s")]);
     let mut client = daemon.client();
     assert_eq!(client.ask("MSET held:0 old held:1 old held:2 old"), "+OK\\r\\n");
-    let mut holder = Session::open(&cluster, "holder");
-    holder.run("BEGIN; UPDATE cloakroom.entry SET kind = kind WHERE key LIKE 'held:%';");
-    wait_for_sessions(&cluster, "holder", "idle in transaction");
+    let holder = holder(&cluster, "UPDATE cloakroom.entry SET kind = kind WHERE key LIKE 'held:%'");
 
     let mut held = clients(&daemon, 3);
     for (number, client) in held.iter_mut().enumerate() {
@@ -260,9 +266,7 @@ fn a_statement_timeout_refuses_the_commit() {
     let mut daemon = Daemon::start(StoreKind::Postgres(&cluster), &[("postgres.statement_timeout", "500ms")]);
     let mut client = daemon.client();
     assert_eq!(client.ask("MSET held old free old"), "+OK\\r\\n");
-    let mut holder = Session::open(&cluster, "holder");
-    holder.run("BEGIN; UPDATE cloakroom.entry SET kind = kind WHERE key = 'held';");
-    wait_for_sessions(&cluster, "holder", "idle in transaction");
+    let holder = holder(&cluster, "UPDATE cloakroom.entry SET kind = kind WHERE key = 'held'");
 
     assert_eq!(client.ask("SET held new"), shown(UNAVAILABLE.as_bytes()));
     wait_for("reads go on", || client.ask("EXISTS probe").starts_with(':').then_some(()));
@@ -384,9 +388,7 @@ fn a_full_queue_refuses_and_stays_bounded() {
     let mut daemon = Daemon::start(StoreKind::Postgres(&cluster), &settings);
     let mut client = daemon.client();
     assert_eq!(client.ask("SET held old"), "+OK\\r\\n");
-    let mut holder = Session::open(&cluster, "holder");
-    holder.run("BEGIN; LOCK TABLE cloakroom.entry IN SHARE MODE;");
-    wait_for_sessions(&cluster, "holder", "idle in transaction");
+    let holder = holder(&cluster, "LOCK TABLE cloakroom.entry IN SHARE MODE");
     client.send(b"SET held new\r\n");
     wait_for_sessions(&cluster, "cloakroom", "active");
 

@@ -2,9 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// After so long a commit is stuck: it waits for somebody else's lock, most likely. A little longer
-/// than until a connection with work on it is avoided (`store/postgres/taken.rs`), so that nobody who goes around it is sent
-/// behind it.
+/// After so long a commit is stuck: it waits for somebody else's lock, most likely. A little longer than until a connection
+/// with work on it is avoided (`store/postgres/taken.rs`), so that nobody who goes around it is sent behind it.
 const STUCK: Duration = Duration::from_millis(125);
 
 /// The beginnings of the commits that are under way.

@@ -17,7 +17,7 @@ pub struct Aboard<'a> {
     /// unheard.
     pub announcer: Announcer<'a>,
     /// Nobody else is known to hear it. Then the session that listens may do the work itself: see
-    /// [`crate::store::Store::link`]. Where others have to be woken, that would only make their writer wait with them.
+    /// [`crate::store::Store::link`]. Where others have to be woken it is slower so.
     pub is_alone: bool,
     /// If this does not hold, nothing is applied and the error is
     /// [`crate::store::error::StoreErrorKind::Unacknowledged`]. `None`: it does not matter.

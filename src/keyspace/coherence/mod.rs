@@ -216,8 +216,14 @@ impl Coherence {
 
     /// Whether no other node was heard of late. It may be there nevertheless.
     pub fn is_alone(&self, now: Tick) -> bool {
-        let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        peers.values().all(|heard| now >= *heard + PEER_SILENCE)
+        self.count_peers(now) == 0
+    }
+
+    /// Other nodes that were heard of late.
+    fn count_peers(&self, now: Tick) -> usize {
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.retain(|_, heard| now < *heard + PEER_SILENCE);
+        peers.len()
     }
 
     fn meet_peer(&self, node: NodeId, strict: bool, now: Tick) {
@@ -344,15 +350,13 @@ impl Coherence {
     /// Figures for `INFO` and the metrics page at `now`.
     #[must_use]
     pub fn figures(&self, now: Tick) -> Figures {
-        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        peers.retain(|_, heard| now < *heard + PEER_SILENCE);
         Figures {
             mode: self.config.mode,
             state: *self.state.borrow(),
             covered: self.proof.covers(now),
             covered_by_outage: self.proof.covers_outage(now),
             node: self.node.0,
-            peers: peers.len() as u64,
+            peers: self.count_peers(now) as u64,
             members: self.lock_fleet().others() as u64,
             fences: self.fences.load(Ordering::Relaxed) as u64,
             epoch: self.counts.epochs.load(Ordering::Relaxed),

@@ -125,7 +125,7 @@ impl Pool {
     /// server goes from one to the other without waiting for us, or else one of its own. Fails as [`Pool::get`] does.
     ///
     /// `hurried`: it may give up soon where somebody has locked a row. Such work goes on the link if that takes it: a session
-    /// that listens itself need not be woken for what it announces, which costs the server more than a small commit.
+    /// that listens itself need not be woken for what it announces.
     ///
     /// Statements that depend on each other's answers must not run on it: others may come between them.
     pub(super) async fn get_behind(&self, hurried: bool) -> Result<Lease, Fault> {
