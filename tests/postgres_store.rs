@@ -411,6 +411,27 @@ async fn who_follows_a_commit_whose_connection_is_cut_does_not_know_either() {
     assert_eq!(get(&store, "a").await.unwrap().as_deref(), Some("2"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_follows_a_commit_that_is_given_up_is_given_up_with_it() {
+    let cluster = Cluster::start();
+    let store = narrow(&cluster, Duration::from_secs(2)).await;
+    cluster.freeze();
+    let order = std::sync::Mutex::new(Vec::new());
+    let told = async |name: &'static str| {
+        let error = set(&store, name, "1").await.unwrap_err();
+        order.lock().unwrap().push((name, error.kind()));
+    };
+    // Whoever comes after the first is told sooner that there is no connection than the second would be by its own limit.
+    let first = async {
+        told("first").await;
+        told("third").await;
+    };
+    tokio::join!(biased; first, told("second"));
+    let (unknown, away) = (StoreErrorKind::UnknownOutcome, StoreErrorKind::Unavailable);
+    assert_eq!(order.into_inner().unwrap(), [("first", unknown), ("second", unknown), ("third", away)]);
+    cluster.thaw();
+}
+
 /// A write that is announced, by a daemon that knows of no other.
 async fn set_alone(store: &dyn Store, name: &str, value: &str) -> Result<Outcome, StoreError> {
     let batch = vec![vec![put(&key(store, name), Expect::Any, value.as_bytes())]];

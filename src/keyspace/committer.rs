@@ -213,7 +213,7 @@ impl Committer {
     /// Tells the cache, then frees the keys. The writers are to be told after that.
     fn settle(&self, ended: Ended, parts: &Parts) -> Settled {
         let Parts { cache, coherence, health, stats, .. } = parts;
-        let Ended { batch, results, epoch, sailing, .. } = ended;
+        let Ended { begun, batch, results, epoch, sailing } = ended;
         let mut settling = coherence.settle(sailing);
         let (mut changed_all, mut in_doubt) = (true, false);
         let mut answers = Vec::with_capacity(results.len());
@@ -238,7 +238,7 @@ impl Committer {
                     stats.commits.count_error(error.kind());
                     // A failed batch fails in one way mostly: one line in the log, not one for each row.
                     if noted.replace(error.kind()) != Some(error.kind()) {
-                        health.note(error);
+                        health.note(error, begun);
                     }
                 }
             }

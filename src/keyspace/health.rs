@@ -1,6 +1,7 @@
 //! Whether the store answers. While it does not, operations fail at once instead of each waiting for its own timeout.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
@@ -10,6 +11,9 @@ use crate::store::error::{Chain, StoreError, StoreErrorKind};
 #[derive(Debug)]
 pub struct Health {
     up: AtomicBool,
+    made: Instant,
+    /// When the last probe that was answered had begun, in nanoseconds after `made`.
+    proven: AtomicU64,
     doubted: Notify,
 }
 
@@ -17,7 +21,7 @@ impl Health {
     /// A store that just answered.
     #[must_use]
     pub fn new() -> Self {
-        Self { up: AtomicBool::new(true), doubted: Notify::new() }
+        Self { up: AtomicBool::new(true), made: Instant::now(), proven: AtomicU64::new(0), doubted: Notify::new() }
     }
 
     /// Whether the store answered last.
@@ -32,9 +36,16 @@ impl Health {
         StoreError::bare(StoreErrorKind::Unavailable)
     }
 
-    /// Takes note of a failed operation, and logs it: here the store's errors stop.
-    pub fn note(&self, error: &StoreError) {
+    /// Takes note of the failure of an operation that began then, and logs it: here the store's errors stop.
+    ///
+    /// A probe that began later and was answered says more: a server that was left takes its time to fail what it was asked.
+    pub fn note(&self, error: &StoreError, begun: Instant) {
         match error.kind() {
+            StoreErrorKind::Unavailable | StoreErrorKind::UnknownOutcome
+                if self.since_made(begun) < self.proven.load(Ordering::Relaxed) =>
+            {
+                tracing::warn!(error = %Chain(error), "store failed an operation, and answers others");
+            }
             StoreErrorKind::Unavailable | StoreErrorKind::UnknownOutcome => {
                 if self.up.swap(false, Ordering::Relaxed) {
                     tracing::error!(error = %Chain(error), "store went away");
@@ -56,10 +67,39 @@ impl Health {
         self.doubted.notified().await;
     }
 
-    /// Takes note of an answer.
-    pub fn answered(&self) {
+    /// Takes note of an answer to a probe that began then.
+    pub fn answered(&self, begun: Instant) {
+        self.proven.fetch_max(self.since_made(begun), Ordering::Relaxed);
         if !self.up.swap(true, Ordering::Relaxed) {
             tracing::info!("store is back");
         }
+    }
+
+    fn since_made(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.made).as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_was_asked_before_the_last_answer_proves_nothing_when_it_fails() {
+        let health = Health::new();
+        let [before, probe, after] = [1, 2, 3].map(|seconds| health.made + Duration::from_secs(seconds));
+        let lost = StoreError::bare(StoreErrorKind::UnknownOutcome);
+        health.answered(probe);
+        health.note(&lost, before);
+        assert!(health.is_up());
+        health.note(&lost, after);
+        assert!(!health.is_up());
+        health.answered(after);
+        assert!(health.is_up());
+        health.answered(before);
+        health.note(&lost, probe);
+        assert!(health.is_up(), "an answer that comes late takes no proof away");
     }
 }

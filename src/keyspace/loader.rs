@@ -104,7 +104,7 @@ async fn load(parts: &Parts, flights: Vec<Arc<Flight>>) {
             }
         }
         Err(error) => {
-            health.note(&error);
+            health.note(&error, begun);
             let landing: Landing = Err(KeyspaceError::Store(error.kind()));
             for flight in &flights {
                 cache.land(flight, &landing);

@@ -467,7 +467,7 @@ impl Keyspace {
         let answer = question(&*self.store).await;
         self.stats.others.observe(1, begun.elapsed(), answer.as_ref().err().map(StoreError::kind));
         answer.map_err(|error| {
-            self.health.note(&error);
+            self.health.note(&error, begun);
             KeyspaceError::Store(error.kind())
         })
     }

@@ -66,6 +66,7 @@ pub async fn watch(keyspace: Arc<Keyspace>, stop: CancellationToken) {
             () = stop.cancelled() => return,
         }
         keyspace.coherence.expire_fences(keyspace.clock.tick());
+        let begun = Instant::now();
         let sounding = keyspace.clock.sound();
         match keyspace.store.now().await {
             Ok(now) => {
@@ -73,9 +74,9 @@ pub async fn watch(keyspace: Arc<Keyspace>, stop: CancellationToken) {
                 if correction.abs() >= NOTABLE_CORRECTION {
                     tracing::warn!(correction_ms = correction, "clock of the store moved");
                 }
-                keyspace.health.answered();
+                keyspace.health.answered(begun);
             }
-            Err(error) => keyspace.health.note(&error),
+            Err(error) => keyspace.health.note(&error, begun),
         }
     }
 }
@@ -100,7 +101,7 @@ pub async fn sweep(keyspace: Arc<Keyspace>, stop: CancellationToken) {
             match step {
                 Ok(swept) => from = swept.next,
                 Err(error) => {
-                    keyspace.health.note(&error);
+                    keyspace.health.note(&error, begun);
                     break;
                 }
             }

@@ -21,7 +21,7 @@ use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::link::{Acknowledged, Announce};
 use crate::store::postgres::batch::{Batch, Checks, Deletes, Keys, Puts, Updates};
 use crate::store::postgres::error::{Fault, Sent};
-use crate::store::postgres::lease::{Lease, Statement, whole, within};
+use crate::store::postgres::lease::{Lease, Statement, whole};
 use crate::store::postgres::pool::Pool;
 use crate::store::postgres::statement::{Hidden, Sql};
 use crate::store::postgres::versions::{BLOCK, Versions};
@@ -154,7 +154,8 @@ async fn run(
     let mutations: Vec<&Mutation> = work.groups.iter().flat_map(|&group| &batch[group]).collect();
     // Who has met a lock, and waits for it now, does so where nobody else waits with it.
     let hurried = work.retries == 0 && announce.is_some_and(|aboard| aboard.is_alone);
-    let fits = |lease: &Lease| (lease.is_exclusive || !work.is_alone) && (hurried || !lease.is_hurried());
+    let fits =
+        |lease: &Lease| lease.lasts() && (lease.is_exclusive || !work.is_alone) && (hurried || !lease.is_hurried());
     let mut lease = match slot.take().filter(fits) {
         Some(mut lease) => {
             lease.unsettle();
@@ -164,13 +165,15 @@ async fn run(
         None => pool.get_behind(hurried).await.map_err(nothing)?,
     };
     let result = attempt(&lease, versions, &mutations, announce, work).await;
-    let is_useless = result.as_ref().is_err_and(|(fault, sent)| {
-        // A server that went read-only under a URL that demands another.
-        fault.ends_connection() || (lease.must_write() && fault.kind(*sent) == StoreErrorKind::ReadOnly)
-    });
-    if !is_useless {
+    let fault = result.as_ref().err();
+    if !fault.is_some_and(|(fault, _)| fault.ends_connection()) {
         lease.settle(&Ok(()));
-        *slot = Some(lease);
+        // A server that went read-only under a URL that demands another.
+        if fault.is_some_and(|(fault, sent)| lease.must_write() && fault.kind(*sent) == StoreErrorKind::ReadOnly) {
+            lease.retire();
+        } else {
+            *slot = Some(lease);
+        }
     }
     let mut applied = result?.into_iter();
     let outcome_of = |group: &usize| {
@@ -190,7 +193,7 @@ async fn attempt(
     work: &Work,
 ) -> Result<Vec<Option<Applied>>, Failure> {
     let limit = lease.limit();
-    let first = within(limit, first_version(lease, versions, mutations.len() as i64)).await.map_err(nothing)?;
+    let first = lease.within(limit, first_version(lease, versions, mutations.len() as i64)).await.map_err(nothing)?;
     let mut rows = Batch::new(mutations, first);
     let ordered = work.is_alone || work.retries > 0;
     let told = announce.map(|aboard| {
@@ -200,7 +203,7 @@ async fn attempt(
     });
     let acknowledged = announce.and_then(|aboard| aboard.acknowledged);
     let preparing = Statements::prepare(lease, &rows, (told.unwrap_or_default(), acknowledged), ordered);
-    let prepared = within(limit, preparing).await.map_err(nothing)?;
+    let prepared = lease.within(limit, preparing).await.map_err(nothing)?;
     if work.is_alone {
         run_alone(lease, &prepared, &mut rows, limit).await?;
     } else {
@@ -251,7 +254,7 @@ async fn run_bulk(lease: &Lease, prepared: &Statements, rows: &mut Batch<'_>, li
         done?;
         Ok(committed?)
     };
-    within(limit, work).await.map_err(|fault| (fault, Sent::Commit))
+    lease.within(limit, work).await.map_err(|fault| (fault, Sent::Commit))
 }
 
 /// A transaction that commits only if everything applied.
@@ -266,12 +269,12 @@ async fn run_alone(lease: &Lease, prepared: &Statements, rows: &mut Batch<'_>, l
     let done = timeout(limit, work).await.unwrap_or_else(|_| Err(nothing(Fault::late())));
     if done.is_ok() && rows.is_complete() {
         let commit = async { Ok(lease.batch_execute("COMMIT").await?) };
-        return within(limit, commit).await.map_err(|fault| (fault, Sent::Commit));
+        return lease.within(limit, commit).await.map_err(|fault| (fault, Sent::Commit));
     }
     if done.as_ref().err().is_some_and(|(fault, _)| fault.ends_connection()) {
         return done;
     }
-    within(limit, async { Ok(lease.batch_execute("ROLLBACK").await?) }).await.map_err(nothing)?;
+    lease.within(limit, async { Ok(lease.batch_execute("ROLLBACK").await?) }).await.map_err(nothing)?;
     done
 }
 

@@ -7,6 +7,7 @@
 use std::future::{Future, poll_fn};
 use std::ops::Deref;
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Poll;
 use std::time::Duration;
@@ -165,6 +166,23 @@ impl Lease {
         self.taken.sessions.met(Met::from_answer(&messages)?.incarnation).await
     }
 
+    /// The result of `work`; or a fault that leaves the connection in doubt, after `limit`, or when somebody else on the
+    /// connection has left it in doubt: the server answers in order.
+    pub(super) async fn within<T>(
+        &self,
+        limit: Duration,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        let work = async {
+            tokio::select! {
+                biased;
+                done = work => done,
+                () = self.taken.doubted() => Err(Fault::late()),
+            }
+        };
+        timeout(limit, work).await.unwrap_or_else(|_| Err(Fault::late()))
+    }
+
     /// How long one piece of work with statements of the usual limit may take, and what the server does before it.
     pub(super) fn limit(&self) -> Duration {
         self.taken.sessions.limit * (1 + self.ahead)
@@ -180,6 +198,16 @@ impl Lease {
             self.is_settled = true;
             self.taken.settle();
         }
+    }
+
+    /// Whether the connection may be used again.
+    pub(super) fn lasts(&self) -> bool {
+        !self.connection().closing.load(Ordering::Relaxed)
+    }
+
+    /// Says that the connection should not be used again, though what is under way on it may go on.
+    pub(super) fn retire(&self) {
+        self.taken.close();
     }
 
     /// Says that work begins again on a connection that was settled.
@@ -231,11 +259,6 @@ pub(super) async fn whole<T>(sending: &Mutex<()>, work: impl Future<Output = T>)
         Poll::Ready(done) => done,
         Poll::Pending => work.await,
     }
-}
-
-/// The result of `work`, or a fault that leaves the connection in doubt after `limit`.
-pub(super) async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
-    timeout(limit, work).await.unwrap_or_else(|_| Err(Fault::late()))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -32,8 +32,8 @@ const STATEMENT_GRACE: Duration = Duration::from_millis(500);
 pub(super) struct Connection {
     pub(super) client: Client,
     pub(super) statements: [OnceLock<tokio_postgres::Statement>; Sql::COUNT],
-    /// Pieces of work on it of which it is not known that they have ended.
-    pub(super) unsettled: AtomicUsize,
+    /// It is not to be used again.
+    pub(super) closing: AtomicBool,
     /// Held while several statements are sent that belong together.
     pub(super) sending: Mutex<()>,
     /// The URL demands a server that takes writes.
@@ -52,7 +52,7 @@ impl Connection {
         Self {
             client,
             statements: [const { OnceLock::new() }; Sql::COUNT],
-            unsettled: AtomicUsize::new(0),
+            closing: AtomicBool::new(false),
             sending: Mutex::new(()),
             must_write: target.must_write,
             incarnation,
@@ -134,7 +134,7 @@ impl ManageConnection for Manager {
     }
 
     fn has_broken(&self, connection: &mut Connection) -> bool {
-        *connection.unsettled.get_mut() > 0 || connection.client.is_closed()
+        *connection.closing.get_mut() || connection.client.is_closed()
     }
 }
 

@@ -100,7 +100,7 @@ impl Pool {
                         Ok(connection) if connection.client.is_closed() => {}
                         // One to a server that was left.
                         Ok(connection) if self.has_left(&connection) => {
-                            connection.unsettled.fetch_add(1, Ordering::Relaxed);
+                            connection.closing.store(true, Ordering::Relaxed);
                         }
                         Ok(connection) => return Ok(Lease::new(connection, Arc::clone(&self.sessions))),
                         Err(RunError::User(fault)) => return Err(fault),

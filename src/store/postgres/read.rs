@@ -11,7 +11,7 @@ use crate::entry::{Entry, Key, Kind, UnixMs};
 use crate::store::error::StoreError;
 use crate::store::page::{self, Cut, Rows};
 use crate::store::postgres::error::{Fault, unapplied};
-use crate::store::postgres::lease::{Lease, within};
+use crate::store::postgres::lease::Lease;
 use crate::store::postgres::pool::{BULK_TIMEOUT, Pool};
 use crate::store::postgres::statement::{COUNT, Hidden, Sql};
 use crate::store::{ScanPage, ScanQuery};
@@ -37,7 +37,7 @@ pub(super) async fn load(pool: &Pool, keys: &[Key]) -> Result<Vec<Option<Entry>>
         });
         lease.read(try_join_all(queries)).await
     };
-    let result = within(limit, work).await;
+    let result = lease.within(limit, work).await;
     lease.settle(&result);
     for (db, rows) in result.map_err(unapplied)? {
         for row in rows {
@@ -67,7 +67,7 @@ pub(super) async fn scan(pool: &Pool, query: &ScanQuery) -> Result<ScanPage, Sto
     };
     let mut lease = pool.get().await.map_err(unapplied)?;
     let limit = lease.limit();
-    let result = within(limit, page_from(&lease, query, from)).await;
+    let result = lease.within(limit, page_from(&lease, query, from)).await;
     lease.settle(&result);
     result.map_err(unapplied)
 }
@@ -101,7 +101,7 @@ pub(super) async fn random(pool: &Pool, db: u8, prefix: Vec<u8>) -> Result<Optio
     loop {
         let query = search.query();
         let from = i32::try_from(query.cursor).unwrap_or(0);
-        let result = within(lease.limit(), page_from(&lease, query, from)).await;
+        let result = lease.within(lease.limit(), page_from(&lease, query, from)).await;
         if result.is_err() {
             lease.settle(&result);
         }
@@ -138,7 +138,7 @@ pub(super) async fn count(pool: &Pool, prefix: Vec<u8>) -> Result<Vec<(u8, u64, 
             })
             .collect()
     };
-    let result = within(BULK_TIMEOUT + lease.limit(), work).await;
+    let result = lease.within(BULK_TIMEOUT + lease.limit(), work).await;
     lease.settle(&result);
     result.map_err(unapplied)
 }
@@ -151,7 +151,7 @@ pub(super) async fn now(pool: &Pool) -> Result<UnixMs, StoreError> {
         let statement = lease.prepared(Sql::Now).await?;
         Ok(lease.query_one(&statement, &[]).await?.try_get(0)?)
     };
-    let result = within(limit, work).await;
+    let result = lease.within(limit, work).await;
     lease.settle(&result);
     result.map_err(unapplied)
 }

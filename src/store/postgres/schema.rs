@@ -4,7 +4,7 @@ use rustls::crypto::ring;
 use tokio_postgres::types::Type;
 
 use crate::store::postgres::error::{Fault, Sent};
-use crate::store::postgres::lease::{Lease, within};
+use crate::store::postgres::lease::Lease;
 use crate::store::postgres::statement::Hidden;
 
 /// All migrations in order; the first is number 1. One that was released never changes.
@@ -20,17 +20,17 @@ const MIGRATION_TIMEOUT: std::time::Duration = std::time::Duration::from_mins(2)
 /// Brings the schema to this program's version; refuses a newer one. Writes nothing if it is there already.
 pub(super) async fn migrate(lease: &mut Lease) -> Result<(), Fault> {
     let limit = lease.limit();
-    let result = within(limit, applied(lease)).await;
+    let result = lease.within(limit, applied(lease)).await;
     lease.settle(&result);
     if missing(result?)? == 0 {
         return Ok(());
     }
     lease.unsettle();
-    let result = within(MIGRATION_TIMEOUT, apply(lease)).await;
+    let result = lease.within(MIGRATION_TIMEOUT, apply(lease)).await;
     if let Err(fault) = &result
         && !fault.ends_connection()
     {
-        let _ = within(limit, async { Ok(lease.batch_execute("ROLLBACK").await?) }).await;
+        let _ = lease.within(limit, async { Ok(lease.batch_execute("ROLLBACK").await?) }).await;
     }
     lease.settle(&result);
     if let Err(fault) = &result {
@@ -56,7 +56,7 @@ pub(super) async fn hash_secret(lease: &mut Lease) -> Result<[u8; 16], Fault> {
         let row = row.ok_or_else(|| Fault::permanent("the hash secret is missing"))?;
         row.try_get::<_, &[u8]>(0)?.try_into().map_err(|_| Fault::permanent("the hash secret is not 16 bytes"))
     };
-    let result = within(lease.limit(), work).await;
+    let result = lease.within(lease.limit(), work).await;
     lease.settle(&result);
     result
 }

@@ -6,7 +6,7 @@ use crate::store::error::StoreError;
 use crate::store::link::Announce;
 use crate::store::postgres::commit::ids;
 use crate::store::postgres::error::{Fault, Sent, unapplied};
-use crate::store::postgres::lease::{Lease, within};
+use crate::store::postgres::lease::Lease;
 use crate::store::postgres::pool::{BULK_TIMEOUT, Pool};
 use crate::store::postgres::statement::{FLUSH, FLUSH_ORDERED, Hidden, Sql};
 use crate::store::{SweepCursor, Swept};
@@ -20,11 +20,11 @@ const SWEEP_LOCK: i64 = 0x636c_6f61_6b72_6d02;
 pub(super) async fn sweep(pool: &Pool, from: Option<SweepCursor>, limit: u32) -> Result<Swept, StoreError> {
     let mut lease = pool.get().await.map_err(unapplied)?;
     let time = lease.limit();
-    let result = within(time, step(&lease, from, limit)).await;
+    let result = lease.within(time, step(&lease, from, limit)).await;
     // Ends the transaction on a connection that is whole; a failed one is rolled back by it.
     let ended = match &result {
         Err(fault) if fault.ends_connection() => Ok(()),
-        _ => within(time, async { Ok(lease.batch_execute("COMMIT").await?) }).await,
+        _ => lease.within(time, async { Ok(lease.batch_execute("COMMIT").await?) }).await,
     };
     let result = result.and_then(|swept| ended.map(|()| swept));
     lease.settle(&result);
@@ -100,7 +100,7 @@ pub(super) async fn flush(
             told?;
             Ok(committed?)
         };
-        let result = within(BULK_TIMEOUT + lease.limit(), work).await;
+        let result = lease.within(BULK_TIMEOUT + lease.limit(), work).await;
         lease.settle(&result);
         match result {
             Err(fault) if fault.is_retryable() && tries < MAX_RETRIES => tries += 1,

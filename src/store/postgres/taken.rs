@@ -32,11 +32,14 @@ pub(super) struct Taken {
     since: Instant,
     riders: Mutex<Riders>,
     left: Notify,
+    doubted: Notify,
 }
 
 /// Who is on a connection.
 struct Riders {
     count: u32,
+    /// One left before it was known that its work had ended.
+    in_doubt: bool,
     /// When one of them was done with something, or came onto an empty one.
     moved: Instant,
 }
@@ -44,7 +47,6 @@ struct Riders {
 impl Taken {
     /// A connection of the pool, with one rider who is on it alone.
     pub(super) fn from_pool(connection: PooledConnection<'static, Manager>, sessions: Arc<Sessions>) -> Self {
-        connection.unsettled.fetch_add(1, Ordering::Relaxed);
         Self::new(Held::Pooled(Box::new(connection)), sessions, 1)
     }
 
@@ -56,8 +58,8 @@ impl Taken {
 
     fn new(held: Held, sessions: Arc<Sessions>, count: u32) -> Self {
         let now = Instant::now();
-        let riders = Mutex::new(Riders { count, moved: now });
-        Self { held, sessions, since: now, riders, left: Notify::new() }
+        let riders = Mutex::new(Riders { count, in_doubt: false, moved: now });
+        Self { held, sessions, since: now, riders, left: Notify::new(), doubted: Notify::new() }
     }
 
     pub(super) fn connection(&self) -> &Connection {
@@ -81,29 +83,29 @@ impl Taken {
             Held::Link(_, end) => !end.is_cancelled(),
         };
         let mut riders = self.lock();
-        // Each who is on it is unsettled at most once; more are from some that failed.
-        let is_whole = connection.unsettled.load(Ordering::Relaxed) <= riders.count as usize;
         let is_stuck = riders.count > 0 && riders.moved.elapsed() > STUCK;
-        if !lasts || !is_whole || is_stuck || riders.count >= MAX_RIDERS || connection.client.is_closed() {
+        if !lasts
+            || connection.closing.load(Ordering::Relaxed)
+            || is_stuck
+            || riders.count >= MAX_RIDERS
+            || connection.client.is_closed()
+        {
             return None;
         }
         if riders.count == 0 {
             riders.moved = Instant::now();
         }
         riders.count += 1;
-        connection.unsettled.fetch_add(1, Ordering::Relaxed);
         Some(riders.count - 1)
     }
 
     /// A rider is done with a piece of work.
     pub(super) fn settle(&self) {
-        self.connection().unsettled.fetch_sub(1, Ordering::Relaxed);
         self.lock().moved = Instant::now();
     }
 
     /// A rider begins with another piece of work; how many others are on it.
     pub(super) fn unsettle(&self) -> u32 {
-        self.connection().unsettled.fetch_add(1, Ordering::Relaxed);
         self.lock().count - 1
     }
 
@@ -111,15 +113,31 @@ impl Taken {
     pub(super) fn leave(&self, is_settled: bool) {
         let mut riders = self.lock();
         riders.count -= 1;
+        riders.in_doubt |= !is_settled;
         let is_empty = riders.count == 0;
         drop(riders);
         if is_empty {
             self.left.notify_one();
         }
-        if let Held::Link(_, end) = &self.held
-            && !is_settled
-        {
+        if !is_settled {
+            self.doubted.notify_waiters();
+            self.close();
+        }
+    }
+
+    /// Closes the connection when those who are on it have left.
+    pub(super) fn close(&self) {
+        self.connection().closing.store(true, Ordering::Relaxed);
+        if let Held::Link(_, end) = &self.held {
             end.cancel();
+        }
+    }
+
+    /// Resolves when a rider has left it in doubt.
+    pub(super) async fn doubted(&self) {
+        let doubted = self.doubted.notified();
+        if !self.lock().in_doubt {
+            doubted.await;
         }
     }
 
