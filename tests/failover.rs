@@ -187,8 +187,8 @@ fn a_pooler_that_leads_elsewhere_than_the_link_leaves_the_cache_off() {
     let pooler = PgBouncer::start(&first);
     let other = Cluster::start();
     let link = other.url();
-    trusted(&Daemon::start(StoreKind::Url(&link), IMPATIENT));
-    let settings = [IMPATIENT, &[("coherence.listen_url", link.as_str())]].concat();
+    trusted(&Daemon::start(StoreKind::Url(&link), &[]));
+    let settings = [("coherence.listen_url", link.as_str())];
     let daemon = Daemon::start(StoreKind::Url(&pooler.url_of("postgres")), &settings);
     let mut client = daemon.client();
     assert_eq!(client.ask("SET k 0"), "+OK\\r\\n");
