@@ -8,6 +8,9 @@
 //! merge join, and no ordered walk through a whole index. What remains is a loop over the given keys in their order,
 //! each found in the primary key. That order is also the order of row locks, and all statements sort alike, so that
 //! single statements cannot deadlock.
+//!
+//! **Rows** are `unnest` in the list of a `SELECT`, where arrays advance together. A function in `FROM` would first put all
+//! it returns into a tuplestore, and so copy every value once more.
 
 use std::fmt;
 use std::time::Duration;
@@ -29,8 +32,8 @@ macro_rules! now {
 macro_rules! put {
     () => {
         "INSERT INTO cloakroom.entry AS e (version, expires_at, slot, db, kind, key, value) \
-         SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::integer[], $4::smallint[], $5::smallint[], \
-         $6::bytea[], $7::bytea[]) \
+         SELECT unnest($1::bigint[]), unnest($2::bigint[]), unnest($3::integer[]), unnest($4::smallint[]), \
+         unnest($5::smallint[]), unnest($6::bytea[]), unnest($7::bytea[]) \
          ON CONFLICT (db, key) DO UPDATE SET version = excluded.version, expires_at = excluded.expires_at, \
          kind = excluded.kind, value = excluded.value"
     };
@@ -54,8 +57,9 @@ macro_rules! update {
         concat!(
             "UPDATE cloakroom.entry AS e SET version = u.version, expires_at = u.expires_at, \
      kind = coalesce(u.kind, e.kind), value = coalesce(u.value, e.value) \
-     FROM unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::smallint[], $5::bytea[], $6::bytea[], \
-     $7::bigint[]) AS u (version, expires_at, db, kind, key, value, expected) \
+     FROM (SELECT unnest($1::bigint[]) AS version, unnest($2::bigint[]) AS expires_at, unnest($3::smallint[]) AS db, \
+     unnest($4::smallint[]) AS kind, unnest($5::bytea[]) AS key, unnest($6::bytea[]) AS value, \
+     unnest($7::bigint[]) AS expected) AS u \
      WHERE e.db = ANY(ARRAY[u.db]) AND e.key = ANY(ARRAY[u.key]) \
      AND (e.expires_at IS NULL OR e.expires_at > ",
             now!(),
@@ -69,10 +73,10 @@ macro_rules! delete {
     () => {
         concat!(
             "DELETE FROM cloakroom.entry AS e \
-     USING (SELECT *, ",
+     USING (SELECT unnest($1::bigint[]) AS version, unnest($2::smallint[]) AS db, unnest($3::bytea[]) AS key, \
+     unnest($4::boolean[]) AS must_exist, unnest($5::bigint[]) AS expected, ",
             now!(),
-            " AS now FROM unnest($1::bigint[], $2::smallint[], $3::bytea[], $4::boolean[], $5::bigint[]) \
-     AS a (version, db, key, must_exist, expected)) AS u \
+            " AS now) AS u \
      WHERE e.db = ANY(ARRAY[u.db]) AND e.key = ANY(ARRAY[u.key]) \
      AND (NOT u.must_exist OR e.expires_at IS NULL OR e.expires_at > u.now) \
      AND (u.expected IS NULL OR e.version = u.expected) \
@@ -181,8 +185,8 @@ impl Sql {
 }
 
 const CHECK: &str = concat!(
-    "SELECT u.version FROM unnest($1::bigint[], $2::smallint[], $3::bytea[], $4::bigint[]) \
-     AS u (version, db, key, expected) \
+    "SELECT u.version FROM (SELECT unnest($1::bigint[]) AS version, unnest($2::smallint[]) AS db, \
+     unnest($3::bytea[]) AS key, unnest($4::bigint[]) AS expected) AS u \
      JOIN cloakroom.entry AS e ON e.db = ANY(ARRAY[u.db]) AND e.key = ANY(ARRAY[u.key]) \
      WHERE (e.expires_at IS NULL OR e.expires_at > ",
     now!(),
@@ -232,7 +236,7 @@ impl Sql {
     }
 }
 
-const LOCK: &str = "SELECT count(*) FROM (SELECT FROM unnest($1::smallint[], $2::bytea[]) AS u (db, key) \
+const LOCK: &str = "SELECT count(*) FROM (SELECT FROM (SELECT unnest($1::smallint[]) AS db, unnest($2::bytea[]) AS key) AS u \
      JOIN cloakroom.entry AS e ON e.db = ANY(ARRAY[u.db]) AND e.key = ANY(ARRAY[u.key]) \
      FOR UPDATE OF e) AS locked";
 
