@@ -10,7 +10,7 @@ use support::fleet::{Fleet, Shape};
 use support::process::show;
 use support::proxy::Weather;
 use support::rng::Rng;
-use support::soak::{DEFAULT, OFF, Outcome, Promise, Round, STRICT, Session, soak};
+use support::soak::{ALONE, DEFAULT, OFF, Outcome, Promise, Round, STRICT, Session, soak};
 use support::wait_for;
 
 #[test]
@@ -26,6 +26,16 @@ fn answers_under_faults_are_younger_than_the_bound() {
 fn strict_answers_under_faults_are_linearizable() {
     let seed = Rng::seed("strict_answers_under_faults_are_linearizable");
     let mut session = Session::start(STRICT);
+    for round in 0..2 {
+        session.round(Round { seed: seed.wrapping_add(round), faults: true, seconds: 10 }).assert_right();
+    }
+}
+
+/// Its commits go on the connection on which it listens, so they have each other's faults.
+#[test]
+fn a_daemon_alone_serves_what_it_acknowledged() {
+    let seed = Rng::seed("a_daemon_alone_serves_what_it_acknowledged");
+    let mut session = Session::start(ALONE);
     for round in 0..2 {
         session.round(Round { seed: seed.wrapping_add(round), faults: true, seconds: 10 }).assert_right();
     }

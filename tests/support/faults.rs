@@ -111,6 +111,11 @@ pub struct Outage {
 }
 
 impl Kind {
+    /// Whether it happens on a way of its own to what listens.
+    fn is_of_link(self) -> bool {
+        matches!(self, Self::Link(_) | Self::LinkTerminated)
+    }
+
     fn hits_all(self) -> bool {
         matches!(self, Self::PostgresKilled | Self::PostgresRestarted | Self::PostgresFrozen)
     }
@@ -149,14 +154,16 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Faults for `length`, in order of their beginning. Two may overlap if they happen to different daemons.
+/// Faults for `length`, in order of their beginning. Two may overlap if they happen to different daemons. One that is alone
+/// has only one way to the database.
 pub fn schedule(rng: &mut Rng, nodes: usize, length: Duration) -> Vec<Fault> {
     let ms = |count: usize| Duration::from_millis(count as u64);
+    let kinds: Vec<Kind> = KINDS.iter().copied().filter(|kind| nodes > 1 || !kind.is_of_link()).collect();
     let mut faults: Vec<Fault> = Vec::new();
     let mut from = ms(300 + rng.below(700));
     let mut last_ends = Duration::ZERO;
     loop {
-        let kind = KINDS[rng.below(KINDS.len())];
+        let kind = kinds[rng.below(kinds.len())];
         let longest = if rng.one_in(6) { LONGEST_OF_ALL_MS } else { LONGEST_MS };
         let (node, lasts) = (rng.below(nodes), ms(200 + rng.below(longest - 200)));
         let (late, rest, early) =

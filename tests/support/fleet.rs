@@ -22,7 +22,7 @@ pub struct Node {
     pub daemon: Daemon,
     /// What its pool's connections pass.
     pub pool: Proxy,
-    /// What its listening connection passes.
+    /// What its listening connection passes; nothing, if the daemon is the only one.
     pub link: Proxy,
 }
 
@@ -82,8 +82,11 @@ impl Node {
         let (pool, link) = (Proxy::before(cluster.port()), Proxy::before(cluster.port()));
         let url = |proxy: &Proxy| format!("postgres://postgres@127.0.0.1:{}/postgres", proxy.port());
         let (store, listen) = (url(&pool), url(&link));
-        let mut settings =
-            vec![("coherence.mode", shape.mode), ("coherence.listen_url", &listen), ("postgres.connections", "4")];
+        let mut settings = vec![("coherence.mode", shape.mode), ("postgres.connections", "4")];
+        // One that is alone goes one way with everything, so that commits go on the connection on which it listens.
+        if shape.nodes > 1 {
+            settings.push(("coherence.listen_url", &listen));
+        }
         settings.extend(shape.settings);
         let wrapper = shape.wrappers.get(number).copied().unwrap_or_default();
         let daemon = Daemon::start_wrapped(StoreKind::Url(&store), &settings, wrapper);

@@ -46,8 +46,12 @@ const SOAK_SECONDS: u64 = 20;
 /// What a fleet promises.
 #[derive(Clone, Copy)]
 pub struct Promise {
+    /// What it is called in reports.
+    pub name: &'static str,
     /// `coherence.mode`.
     pub mode: &'static str,
+    /// How many daemons there are.
+    pub nodes: usize,
     /// The age that an answer may have.
     pub stale: Duration,
     /// The age that it may have while the daemon cannot ask the database.
@@ -56,16 +60,25 @@ pub struct Promise {
 
 /// What coherence promises by default.
 pub const DEFAULT: Promise = Promise {
+    name: "default",
     mode: "on",
+    nodes: NODES,
     stale: MAX_STALENESS,
     stale_in_outage: Duration::from_secs(MAX_STALENESS.as_secs() + SERVE_STALE.as_secs()),
 };
 
 /// What strict mode promises.
-pub const STRICT: Promise = Promise { mode: "strict", stale: Duration::ZERO, stale_in_outage: Duration::ZERO };
+pub const STRICT: Promise =
+    Promise { name: "strict", mode: "strict", nodes: NODES, stale: Duration::ZERO, stale_in_outage: Duration::ZERO };
+
+/// The default where no other daemon is: who is alone commits on the connection on which it listens.
+pub const ALONE: Promise = Promise { name: "alone", nodes: 1, ..DEFAULT };
+
+/// What the soak judges.
+const PROMISES: [Promise; 3] = [DEFAULT, STRICT, ALONE];
 
 /// What is wrongly promised of daemons that do not listen.
-pub const OFF: Promise = Promise { mode: "off", ..DEFAULT };
+pub const OFF: Promise = Promise { name: "off", mode: "off", ..DEFAULT };
 
 /// A fleet that rounds are played on.
 pub struct Session {
@@ -90,8 +103,8 @@ pub struct Round {
 pub struct Outcome {
     /// The round's.
     pub seed: u64,
-    /// `coherence.mode`.
-    pub mode: &'static str,
+    /// What was promised.
+    pub promised: &'static str,
     /// Operations of known outcome.
     pub known: usize,
     /// Operations of unknown outcome.
@@ -123,7 +136,7 @@ impl Session {
         let skews = [0, 3_600, -3_600].map(wrapper);
         let wrappers: Vec<Vec<&str>> = skews.iter().map(|words| words.iter().map(String::as_str).collect()).collect();
         let wrappers: Vec<&[&str]> = wrappers.iter().map(Vec::as_slice).collect();
-        let fleet = Fleet::start(Shape { nodes: NODES, mode: promise.mode, settings, wrappers: &wrappers });
+        let fleet = Fleet::start(Shape { nodes: promise.nodes, mode: promise.mode, settings, wrappers: &wrappers });
         Self { fleet, promise, rounds: 0 }
     }
 
@@ -132,7 +145,7 @@ impl Session {
         self.rounds += 1;
         let mut rng = Rng::new(round.seed);
         let length = Duration::from_secs(round.seconds);
-        let planned = if round.faults { schedule(&mut rng, NODES, length) } else { Vec::new() };
+        let planned = if round.faults { schedule(&mut rng, self.promise.nodes, length) } else { Vec::new() };
         let load = Load {
             ports: self.fleet.ports(),
             clients: CLIENTS,
@@ -152,7 +165,7 @@ impl Session {
         let well = self.allow(&mut ops, &outages);
         Outcome {
             seed: round.seed,
-            mode: self.promise.mode,
+            promised: self.promise.name,
             known: ops.iter().filter(|op| op.told != super::history::Told::Nothing).count(),
             unknown: ops.iter().filter(|op| op.told == super::history::Told::Nothing).count(),
             refused: notes.refused,
@@ -195,7 +208,7 @@ impl Outcome {
     pub fn assert_right(&self) {
         show(&format!(
             "{}: {} operations, {} of unknown outcome, {} refused; stalest answer {} ms; {} faults",
-            self.mode,
+            self.promised,
             self.known + self.unknown,
             self.unknown,
             self.refused,
@@ -203,13 +216,13 @@ impl Outcome {
             self.happened.len()
         ));
         let texts: Vec<&str> = self.faults.iter().map(|fault| fault.text.as_str()).collect();
-        let (mode, seed) = (self.mode, self.seed);
-        assert!(texts.is_empty(), "mode {mode}, {SEED_VARIABLE}={seed}: {:?}\n{}", self.happened, texts.join("\n"));
+        let (promised, seed) = (self.promised, self.seed);
+        assert!(texts.is_empty(), "{promised}, {SEED_VARIABLE}={seed}: {:?}\n{}", self.happened, texts.join("\n"));
     }
 }
 
-/// Plays rounds for the minutes that `CLOAKROOM_SOAK_MINUTES` says, half of them in each mode, and writes the report. With
-/// `CLOAKROOM_SOAK_MODE`, all of them in that mode; with `CLOAKROOM_SOAK_ROUND`, all of them are the round of that seed.
+/// Plays rounds for the minutes that `CLOAKROOM_SOAK_MINUTES` says, two fifths of them for each mode and one for a daemon alone, and
+/// writes the report. With `CLOAKROOM_SOAK_MODE`, all of them for what is called so; with `CLOAKROOM_SOAK_ROUND`, all of them are the round of that seed.
 ///
 /// # Panics
 /// If a round shows a violation: at once, after the report is written.
@@ -220,8 +233,10 @@ pub fn soak(seed: u64) {
     let start = Instant::now();
     let only = std::env::var("CLOAKROOM_SOAK_MODE").ok();
     let shares = match only.as_deref() {
-        None => vec![(DEFAULT, 30), (STRICT, 60)],
-        Some(mode) => [(DEFAULT, 60), (STRICT, 60)].into_iter().filter(|(promise, _)| promise.mode == mode).collect(),
+        None => vec![(DEFAULT, 24), (STRICT, 48), (ALONE, 60)],
+        Some(name) => {
+            PROMISES.into_iter().filter(|promise| promise.name == name).map(|promise| (promise, 60)).collect()
+        }
     };
     for (promise, share) in shares {
         let mut session = Session::start(promise);
@@ -232,7 +247,7 @@ pub fn soak(seed: u64) {
             show(&format!(
                 "{:>5} s  {}  {} operations  {} faults  stalest {} ms  violations {}",
                 start.elapsed().as_secs(),
-                outcome.mode,
+                outcome.promised,
                 outcome.known + outcome.unknown,
                 outcome.happened.len(),
                 outcome.worst_staleness / 1_000,
@@ -264,15 +279,19 @@ fn report(outcomes: &[Outcome], seed: u64, minutes: u64, took: Duration) -> Stri
          a time, do `GET`, `SET`, `SET NX`, `SET IFEQ`, `DEL`, `GETDEL`, `PEXPIRE` and `INCRBY` while faults happen; every {SOAK_SECONDS} s \
          the history of each key is judged (`tests/support/linear.rs`): in strict mode it must be linearizable; by default \
          an answer may be at most `max_staleness` = {} s old, while its daemon cannot ask the database `serve_stale` = {} s \
-         more, and never older than what its own daemon acknowledged.\n\n",
+         more, and never older than what its own daemon acknowledged. A daemon alone is under the default's rule, \
+         and commits on the connection on which it listens.\n\n",
         MAX_STALENESS.as_secs(),
         SERVE_STALE.as_secs()
     );
-    let of = |mode: &str| outcomes.iter().filter(|outcome| outcome.mode == mode).collect::<Vec<_>>();
-    let modes = [of(DEFAULT.mode), of(STRICT.mode)];
-    let _ = writeln!(text, "| | default | strict |\n|---|---:|---:|");
+    let of = |promise: Promise| outcomes.iter().filter(|outcome| outcome.promised == promise.name).collect::<Vec<_>>();
+    let columns = PROMISES.map(of);
+    let line = |first: &str, cells: [String; 3]| format!("| {first} | {} |\n", cells.join(" | "));
+    let heads = PROMISES.map(|promise| promise.name.to_owned());
+    let rule = "|---|---:|---:|---:|\n";
+    text += &(line("", heads.clone()) + rule);
     let mut row = |name: &str, cell: &dyn Fn(&[&Outcome]) -> String| {
-        let _ = writeln!(text, "| {name} | {} | {} |", cell(&modes[0]), cell(&modes[1]));
+        text += &line(name, columns.each_ref().map(|outcomes| cell(outcomes)));
     };
     let sum = |field: fn(&Outcome) -> usize| {
         move |outcomes: &[&Outcome]| outcomes.iter().map(|outcome| field(outcome)).sum::<usize>().to_string()
@@ -290,15 +309,15 @@ fn report(outcomes: &[Outcome], seed: u64, minutes: u64, took: Duration) -> Stri
     row("worst staleness seen", &worst(|outcome| outcome.worst_staleness));
     row("the same outside of outages", &worst(|outcome| outcome.worst_when_well));
     row("**violations**", &sum(|outcome| outcome.faults.len()));
-    let mut kinds: BTreeMap<Kind, [usize; 2]> = BTreeMap::new();
-    for (at, outcomes) in modes.iter().enumerate() {
+    let mut kinds: BTreeMap<Kind, [usize; 3]> = BTreeMap::new();
+    for (at, outcomes) in columns.iter().enumerate() {
         for kind in outcomes.iter().flat_map(|outcome| &outcome.happened) {
             kinds.entry(*kind).or_default()[at] += 1;
         }
     }
-    let _ = writeln!(text, "\n| fault | default | strict |\n|---|---:|---:|");
-    for (kind, [default, strict]) in kinds {
-        let _ = writeln!(text, "| {kind} | {default} | {strict} |");
+    text += &("\n".to_owned() + &line("fault", heads) + rule);
+    for (kind, counts) in kinds {
+        text += &line(&kind.to_string(), counts.map(|count| count.to_string()));
     }
     let _ = writeln!(
         text,
