@@ -1,5 +1,7 @@
 """The latency of cached reads at half of the load that a server can take, alone and beside durable writes."""
 
+import time
+
 import tools
 from rounds import SMOKE, interleave, ratio
 
@@ -21,7 +23,11 @@ def latency(place):
         return run
 
     def alone(server):
-        return tools.load(server, "GET {key}", rate=rates[server.name], seconds=SECONDS, warm_up=WARM_UP_S)
+        waited, start = server.waited_seconds(), time.monotonic()
+        run = tools.load(server, "GET {key}", rate=rates[server.name], seconds=SECONDS, warm_up=WARM_UP_S)
+        run["server_waits"] = (server.waited_seconds() - waited) / (time.monotonic() - start)
+        run["generator_waits"] = run["client_waits"]
+        return run
 
     def beside(server, **pace):
         step = f"SET {{key}} {{new}} EX {tools.DAY_S}"

@@ -89,6 +89,11 @@ class Server:
         fields = stat.rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
 
+    def waited_seconds(self):
+        """For how long its threads so far wanted a processor that others had."""
+        stats = pathlib.Path(f"/proc/{self.process.pid}/task").glob("*/schedstat")
+        return sum(int(stat.read_text(encoding="ascii").split()[1]) for stat in stats) / 1e9
+
     def stop(self):
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)

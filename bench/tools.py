@@ -78,7 +78,7 @@ def load(server, *steps, **words):
     )
     cpu, times = server.cpu_seconds(), machine_times()
     result = finished(begin(command), command)
-    result["cpu_us"] = (server.cpu_seconds() - cpu) / result["requests"] * 1e6
+    result["cpu_us"] = (server.cpu_seconds() - cpu) / result["answered"] * 1e6
     result["machine_busy"] = busy_since(times)
     result["command"] = shown(command)
     return result

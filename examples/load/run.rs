@@ -33,6 +33,8 @@ struct Run {
     /// What is answered before is not measured.
     measured_from: Instant,
     last: Instant,
+    /// Measured or not.
+    answered: u64,
     histogram: Histogram,
 }
 
@@ -44,14 +46,18 @@ pub(crate) fn run(options: &RunOptions) -> Result<String, Box<dyn Error>> {
     // Wake up when asked to, not up to 50 µs later. Where this is not allowed, a fixed rate is a little less even.
     let _ = fs::write("/proc/self/timerslack_ns", "1");
     let mut run = Run::open(options)?;
-    let (start, cpu) = (Instant::now(), cpu_seconds());
+    let (start, before) = (Instant::now(), cpu_times());
     run.until_all_is_answered()?;
     // One thread makes the load: a share near 1 says that it was the limit.
-    let busy = (cpu_seconds() - cpu) / start.elapsed().as_secs_f64();
+    let took = start.elapsed().as_nanos() as f64;
+    let after = cpu_times();
+    let [busy, waited] = [0, 1].map(|at| (after[at] - before[at]) as f64 / took);
     let seconds = run.last.saturating_duration_since(run.measured_from).as_secs_f64();
     let count = run.histogram.total();
     Ok(format!(
-        "{{\"requests\": {count}, \"seconds\": {seconds:.4}, \"rps\": {:.1}, {}, \"client_share\": {busy:.3}}}",
+        "{{\"requests\": {count}, \"answered\": {}, \"seconds\": {seconds:.4}, \"rps\": {:.1}, {}, \
+         \"client_share\": {busy:.3}, \"client_waits\": {waited:.4}}}",
+        run.answered,
         count as f64 / seconds,
         run.histogram.json(),
     ))
@@ -79,6 +85,7 @@ impl Run {
             epoll,
             measured_from: start + Duration::from_secs_f64(options.warm_up),
             last: start,
+            answered: 0,
             histogram: Histogram::new(),
         })
     }
@@ -131,6 +138,7 @@ impl Run {
     fn finish(&mut self, number: usize) {
         let now = Instant::now();
         let link = &self.links[number];
+        self.answered += link.size;
         if now >= self.measured_from {
             let nanos = u64::try_from(now.saturating_duration_since(link.due).as_nanos()).unwrap_or(u64::MAX);
             (0..link.size).for_each(|_| self.histogram.record(nanos));
@@ -147,8 +155,9 @@ fn first_stamp() -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(1) % 900_000_000_000
 }
 
-/// CPU time of this thread, which is the whole process.
-fn cpu_seconds() -> f64 {
+/// For how long this thread, which is the whole process, had a processor and waited for one, in nanoseconds.
+fn cpu_times() -> [u64; 2] {
     let stat = fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
-    stat.split(' ').next().and_then(|nanos| nanos.parse::<f64>().ok()).unwrap_or(0.0) / 1e9
+    let mut fields = stat.split(' ').map(|field| field.parse().unwrap_or(0));
+    [0; 2].map(|nothing| fields.next().unwrap_or(nothing))
 }
