@@ -66,9 +66,11 @@ def latency(place):
         "Each round first finds the most reads a second that 50 connections get, then sends half as many at even distances,"
         " whether or not replies come: latency counts from when a request was due. Then the same again while another 50"
         " connections write new values to the same keys: at a modest rate, and as fast as they can, which leaves no core idle."
-        " Generators and servers share the cores, and half of the highest rate takes most of a server's core (the CPU each, by the"
-        " rate), since requests that come one by one share no call of the kernel: with writes that take all they get, that core is full."
-        " Where writers leave the machine no idle time, what is measured is"
-        " how long a process waits for its core; where machines are apart, a modest rate of writes is the better likeness."
+        " Generators and servers share the cores. What the writes add is, beside their own work, waiting for a processor: the share of"
+        " the time in which the server and the generator of the reads were ready to run and others ran, Postgres and the writers"
+        " among them, is in the table. The kernel here looks at who should run every 4 ms (`CONFIG_HZ=250`, no preemption), which"
+        " is the size of the waits at p99. Shorter time slices for the server (`sched_setattr`), and a higher priority for it, for the"
+        " generator, or for both, made nothing better: where machines are apart, a modest rate of writes is the better likeness. The"
+        " CPU of reads beside writes includes that of the writes."
     )
     return {"series": series, "goals": goals, "text": [text]}

@@ -46,15 +46,16 @@ def durable_set(place):
         " at each commit. pgbench runs one prepared upsert per transaction on as many connections."
     )
     limit = (
-        "What the columns say together: a durable write costs the machine 1.6 times what one costs with Redis (its share that is busy,"
-        " times two processors, by the rate). Of that, on 2 × Xeon, Cloakroom has 12 µs, which is less than Redis's own, and Postgres"
-        " 17 µs: it executes an upsert of 1 KiB in 9 to 14 µs, and a commit costs it another 0.2 to 0.3 ms, which the 25 rows of a batch"
-        " share. Redis appends to a file. So with every processor busy all of the time a machine of two would come to Redis's"
-        " rate; what is idle is idle while the disk syncs (0.1 to 1.4 ms, 0.17 on average) and on the ways between processes. The daemon"
-        " hears no other here, so it commits on the session that listens, which made 20 to 30 % of difference; tried, and no better: a second"
-        " batch that begins earlier or later than when it is as large as the last ones; three or four batches in flight; the second one on a"
-        " connection of its own; one batch for all writers; commits that wait until nothing else is to be done; two serving threads; UPDATE"
-        " or MERGE in place of INSERT with ON CONFLICT (all take Postgres the same 0.45 ms for 25 rows). Ratios differ by machine: on"
+        "What bounds unpipelined writes is the one backend that all small batches go to, one after the other. On 2 × Xeon, of the 0.57 ms"
+        " from one batch of 25 rows to the next it executes for 0.43 (`perf`: 76 % of a processor) and syncs for most of the rest, so"
+        " it is never without work. A row of 1 KiB costs it about 10 µs, a commit another 0.16 ms (a line through 25 and 256 rows,"
+        " by the backend's own CPU time), which Redis, appending to a file, does not have; Cloakroom's own CPU is less than Redis's."
+        " To spread batches over two backends loses 15 % (without announcements, 8 rounds) to 20 % (with them, 12 rounds), as each then"
+        " sleeps and is woken for every batch. The daemon hears no other here, so it commits on the session that listens, which made 20 to 30 %"
+        " of difference. Handing rows over in the list of a SELECT and not in FROM made 5 %, and 11 % in pipelines. Tried, and no better: a"
+        " second batch that begins earlier or later than when it is as large as the last ones; three or four batches in flight; batches of"
+        " 128, 256 or 1024 rows in pipelines; one batch for all writers; commits that wait until nothing else is to be done; two serving"
+        " threads; UPDATE or MERGE in place of INSERT with ON CONFLICT; other fill factors; no index for SCAN. Ratios differ by machine: on"
         " 2 × EPYC an earlier version had 0.87 of Redis, and 2.4 and 5.1 of pgbench."
     )
     return {"series": series, "goals": goals, "text": [text, limit]}
