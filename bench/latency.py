@@ -5,7 +5,7 @@ import time
 import tools
 from rounds import SMOKE, interleave, ratio
 
-SECONDS, WARM_UP_S = (0.5, 0.1) if SMOKE else (2.5, 0.5)
+SECONDS, WARM_UP_S = (0.5, 0.1) if SMOKE else (1.5, 0.3)
 ALONE, SOME, BESIDE = "reads alone", "beside 5,000 durable SETs a second", "beside all the durable SETs that fit"
 SOME_RATE = 5_000
 

@@ -5,9 +5,9 @@ from place import figures, grown
 from rounds import SMOKE, interleave, ratio
 
 # Some seconds each, since a process's CPU time is counted in hundredths.
-CACHED = {1: 20_000, 16: 100_000} if SMOKE else {1: 300_000, 16: 1_500_000}
-COLD = 3_000 if SMOKE else 100_000
-PGBENCH_S = 1 if SMOKE else 3
+CACHED = {1: 20_000, 16: 100_000} if SMOKE else {1: 180_000, 16: 900_000}
+COLD = 3_000 if SMOKE else 60_000
+PGBENCH_S = 1 if SMOKE else 2
 
 
 def cached_get(place):

@@ -9,8 +9,8 @@ from rounds import SMOKE, interleave, ratio
 from servers import PATIENCE_S, encode
 
 SETS = 100
-TRANSACTIONS = 2 if SMOKE else 40
-DELETIONS = 1_000 if SMOKE else 50_000
+TRANSACTIONS = 2 if SMOKE else 25
+DELETIONS = 1_000 if SMOKE else 30_000
 AWAITED, TOGETHER = f"{SETS} SETs, each awaited", f"{SETS} SETs in one MULTI"
 DEL, SCRIPT = "DEL", "a script that compares and deletes"
 # What lock libraries send to release a lock.

@@ -4,9 +4,9 @@ import tools
 from place import figures, grown
 from rounds import SMOKE, interleave, ratio
 
-DURABLE = {1: 3_000, 16: 10_000} if SMOKE else {1: 120_000, 16: 300_000}
-TOUCHES = 3_000 if SMOKE else 150_000
-PGBENCH_S = 1 if SMOKE else 4
+DURABLE = {1: 3_000, 16: 10_000} if SMOKE else {1: 70_000, 16: 170_000}
+TOUCHES = 3_000 if SMOKE else 90_000
+PGBENCH_S = 1 if SMOKE else 3
 
 
 def durable_set(place):
