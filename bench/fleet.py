@@ -38,7 +38,10 @@ def fleet(place):
         },
         rounds=1,
     )
-    goals = {"coherence-cost": ratio(series, "rps", ("SET -P 1", "coherence on"), ("SET -P 1", "coherence off"))}
+    goals = {
+        name: ratio(series, "rps", (f"SET -P {depth}", "coherence on"), (f"SET -P {depth}", "coherence off"))
+        for name, depth in [("coherence-cost", 1), ("coherence-cost-16", 16)]
+    }
     if "strict" in modes:
         stale = [
             run["stale_reads"]
