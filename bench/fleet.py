@@ -59,8 +59,8 @@ def fleet(place):
         "What coherence costs a write is CPU, nearly all of it once for each commit, so larger batches pay less. On 2 × Xeon, by the"
         " time that each process had a processor, in µs for a `SET` of batches of 25: the session that commits 15.7 without and 17.7 with"
         " coherence (the notification, and the signals to the sessions that listen), those sessions 2.4, the writing daemon 12.7 and 14.3,"
-        " the other daemon 1.0, which has to hear of it somehow. With the generator and what else runs that is 30.5 and 37.5, and their ratio is"
-        " the ratio of the rates: the machine has no more to give. Postgres signals every session that listens at every commit that"
+        " the other daemon 1.0, which has to hear of it somehow. That is 28.4 and 35.4, and their ratio, 0.80, was that of the rates in the same"
+        " run (8 rounds). Postgres signals every session that listens at every commit that"
         " notifies; what would save signals is to notify less often than to commit, and then a daemon that dies in between has"
         " changed what nobody forgets.",
     ]

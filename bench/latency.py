@@ -26,7 +26,6 @@ def latency(place):
         waited, start = server.waited_seconds(), time.monotonic()
         run = tools.load(server, "GET {key}", rate=rates[server.name], seconds=SECONDS, warm_up=WARM_UP_S)
         run["server_waits"] = (server.waited_seconds() - waited) / (time.monotonic() - start)
-        run["generator_waits"] = run["client_waits"]
         return run
 
     def beside(server, **pace):
@@ -68,9 +67,8 @@ def latency(place):
         " connections write new values to the same keys: at a modest rate, and as fast as they can, which leaves no core idle."
         " Generators and servers share the cores. What the writes add is, beside their own work, waiting for a processor: the share of"
         " the time in which the server and the generator of the reads were ready to run and others ran, Postgres and the writers"
-        " among them, is in the table. The kernel here looks at who should run every 4 ms (`CONFIG_HZ=250`, no preemption), which"
-        " is the size of the waits at p99. Shorter time slices for the server (`sched_setattr`), and a higher priority for it, for the"
-        " generator, or for both, made nothing better: where machines are apart, a modest rate of writes is the better likeness. The"
+        " among them, is in the table. Shorter time slices for the server (`sched_setattr`), and a higher priority for it, for the"
+        " generator, or for both, made nothing better (two rounds of each): where machines are apart, a modest rate of writes is the better likeness. The"
         " CPU of reads beside writes includes that of the writes."
     )
     return {"series": series, "goals": goals, "text": [text]}

@@ -37,7 +37,7 @@ COLUMNS = [
     ("generator busy", "client_share", "{:.0%}"),
     ("machine busy", "machine_busy", "{:.0%}"),
     ("server waits", "server_waits", "{:.1%}"),
-    ("generator waits", "generator_waits", "{:.1%}"),
+    ("generator waits", "client_waits", "{:.1%}"),
     ("from memory", "elided", "{:.0f}"),
     ("writes a second", "writes_rps", "{:.0f}"),
     ("instructions", "instructions", "{:,.0f}"),

@@ -47,11 +47,10 @@ def durable_set(place):
     )
     limit = (
         "What bounds unpipelined writes is the one backend that all small batches go to, one after the other. On 2 × Xeon, of the 0.57 ms"
-        " from one batch of 25 rows to the next it executes for 0.43 (`perf`: 76 % of a processor) and syncs for most of the rest, so"
-        " it is never without work. A row of 1 KiB costs it about 10 µs, a commit another 0.16 ms (a line through 25 and 256 rows,"
-        " by the backend's own CPU time), which Redis, appending to a file, does not have; Cloakroom's own CPU is less than Redis's."
-        " To spread batches over two backends loses 15 % (without announcements, 8 rounds) to 20 % (with them, 12 rounds), as each then"
-        " sleeps and is woken for every batch. The daemon hears no other here, so it commits on the session that listens, which made 20 to 30 %"
+        " from one batch of 25 rows to the next it executes for 0.43 (`perf`: 76 % of a processor), and a sync takes 0.17 on average, so"
+        " hardly anything is left. A row of 1 KiB costs it about 10 µs, a commit another 0.16 ms (a line through 25 and 256 rows,"
+        " by the backend's own CPU time, without the sync), which Redis, appending to a file, does not have; Cloakroom's own CPU is less than Redis's."
+        " To spread batches over two backends loses 15 % (without announcements, 8 rounds) to 20 % (with them, 12 rounds). The daemon hears no other here, so it commits on the session that listens, which made 20 to 30 %"
         " of difference. Handing rows over in the list of a SELECT and not in FROM made 5 %, and 11 % in pipelines. Tried, and no better: a"
         " second batch that begins earlier or later than when it is as large as the last ones; three or four batches in flight; batches of"
         " 128, 256 or 1024 rows in pipelines; one batch for all writers; commits that wait until nothing else is to be done; two serving"
